@@ -1,0 +1,163 @@
+"""A prepared dataset on disk: its layout, its fingerprint, and reading it back."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recloss.errors import InputError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+SIDES = ("users", "items")
+MANIFEST = "manifest.json"
+
+Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""(user, item) of every interaction, sorted by user, then item."""
+
+
+class Fingerprint:
+    """Content of a dataset as 64 hex digits: its ids and the pairs of its splits, however they are sharded.
+
+    sha256("pairs/1" | sha256 of the user ids | of the item ids | of train | valid | test), where ids are
+    hashed as their number, their byte lengths (both little-endian int64) and their UTF-8 bytes, and pairs,
+    sorted, as little-endian int32 user, item, user, item, ...
+    """
+
+    def __init__(self, users: pa.Array, items: pa.Array):
+        self._ids = b"".join(_hash_ids(ids) for ids in (users, items))
+        self._splits = {split: sha256() for split in SPLITS}
+
+    def add(self, split: str, users: NDArray[np.int32], items: NDArray[np.int32]) -> None:
+        """The next pairs of a split, in order."""
+        self._splits[split].update(np.stack([users, items], axis=1).astype("<i4").tobytes())
+
+    def hexdigest(self) -> str:
+        """The fingerprint of all that was added."""
+        return sha256(b"pairs/1" + self._ids + b"".join(h.digest() for h in self._splits.values())).hexdigest()
+
+
+def _hash_ids(ids: pa.Array) -> bytes:
+    encoded = [text.encode() for text in ids.to_pylist()]
+    numbers = np.array([len(encoded), *map(len, encoded)], "<i8")
+    return sha256(numbers.tobytes() + b"".join(encoded)).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared dataset in memory; the arrays are read-only int32 of shape (rows,)."""
+
+    path: Path
+    manifest: dict[str, Any]
+    train: Pairs
+    valid: Pairs
+    test: Pairs
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.path.resolve().name
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return self.manifest["sizes"]["users"]
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.manifest["sizes"]["items"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Content fingerprint, as the manifest states it."""
+        return self.manifest["fingerprint"]
+
+    def verify(self) -> None:
+        """Compute the fingerprint from the files.
+
+        Raises:
+            InputError: it differs from the one in the manifest.
+        """
+        fingerprint = Fingerprint(*(_read(self.path / f"{side}.parquet", "id").column(0) for side in SIDES))
+        for split in SPLITS:
+            fingerprint.add(split, *getattr(self, split))
+        if fingerprint.hexdigest() != self.fingerprint:
+            raise InputError(f"{self.path}: the content does not match the fingerprint in {MANIFEST}; prepare it again")
+
+
+def load(path: Path) -> Prepared:
+    """Read a prepared dataset.
+
+    Raises:
+        InputError: the folder or its manifest is missing or of another version, a shard is missing or
+        damaged, the
+            row counts differ from the manifest, or an index is out of range.
+    """
+    manifest = _manifest(path)
+    sizes = manifest["sizes"]
+    for side in SIDES:
+        rows = _read(path / f"{side}.parquet", "id").num_rows
+        if rows != sizes[side]:
+            raise InputError(f"{path / side}.parquet: {rows:,} ids, the manifest says {sizes[side]:,}")
+    return Prepared(path, manifest, *(_pairs(path, split, sizes) for split in SPLITS))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not path.exists():
+        raise InputError(f"{path}: no such folder; expected a prepared dataset (`recloss prepare` writes one)")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["schema_version"]
+        complete = version != SCHEMA_VERSION or (
+            all(isinstance(manifest["sizes"][name], int) for name in (*SIDES, *SPLITS))
+            and isinstance(manifest["fingerprint"], str)
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: not a prepared dataset, it has no {MANIFEST}") from None
+    except (ValueError, TypeError, KeyError):
+        complete = False
+    if not complete:
+        raise InputError(f"{file}: not the manifest of a prepared dataset")
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{file}: schema version {version!r}, this recloss reads {SCHEMA_VERSION}; prepare it again")
+    return manifest
+
+
+def _pairs(path: Path, split: str, sizes: dict[str, int]) -> Pairs:
+    tables = [_read(file, "user", "item") for file in sorted((path / split).glob("part-*.parquet"))]
+    rows = sum(table.num_rows for table in tables)
+    if rows != sizes[split]:
+        raise InputError(f"{path / split}: {rows:,} rows in {len(tables)} shards, the manifest says {sizes[split]:,}")
+    users, items = (_array([table[side] for table in tables]) for side in ("user", "item"))
+    for side, indices, size in (("user", users, sizes["users"]), ("item", items, sizes["items"])):
+        if rows and not (indices.min() >= 0 and indices.max() < size):
+            raise InputError(f"{path / split}: {side} index out of range, the manifest has {size:,} {side}s")
+    return users, items
+
+
+def _array(columns: list[pa.ChunkedArray]) -> NDArray[np.int32]:
+    chunks = [chunk.to_numpy() for column in columns for chunk in column.chunks]
+    array = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    array.flags.writeable = False
+    return array
+
+
+def _read(file: Path, *columns: str) -> pa.Table:
+    try:
+        table = pq.read_table(file, columns=list(columns), memory_map=True, partitioning=None)
+    except FileNotFoundError:
+        raise InputError(f"{file}: missing; prepare the dataset again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: not a complete Parquet file ({' '.join(str(error).split())})") from None
+    expected = pa.schema([(name, pa.string() if name == "id" else pa.int32()) for name in columns])
+    if table.schema.remove_metadata() != expected or any(column.null_count for column in table.columns):
+        raise InputError(f"{file}: expected the columns {', '.join(f'{f.name} ({f.type})' for f in expected)}")
+    return table

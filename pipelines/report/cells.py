@@ -1,0 +1,135 @@
+"""A sweep's results by cell: which trials count in a table, and why a cell may have none."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.tracking import Results, Selection, TrialRun
+from recloss import backbones, losses
+from recloss.errors import InputError
+
+FINGERPRINT_DIGITS = 12
+_ERROR_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A data set x backbone x loss; names as in code."""
+
+    data: str
+    fingerprint: str
+    """Content of the data set; empty before its first trial."""
+    backbone: str
+    loss: str
+    selection: Selection | None
+    grid: tuple[TrialRun, ...]
+    """Trials of the search, on this content."""
+    confirmation: tuple[TrialRun, ...]
+    """Trials of the selected configuration on the confirmation seeds."""
+
+    @property
+    def backbone_title(self) -> str:
+        """The backbone as the papers print it."""
+        return title(backbones.BACKBONES, self.backbone)
+
+    @property
+    def loss_title(self) -> str:
+        """The loss as the papers print it."""
+        return title(losses.LOSSES, self.loss)
+
+    @property
+    def points(self) -> int:
+        """Number of different configurations that were tried."""
+        return len({frozenset(trial.configuration.items()) for trial in self.grid})
+
+    @property
+    def failure(self) -> str:
+        """Error of a failed confirmation trial; empty if none failed."""
+        return _first_error(self.confirmation)
+
+    @property
+    def why_unselected(self) -> str:
+        """Why the search has no result."""
+        if not self.grid:
+            return "no trial yet"
+        if all(trial.status == "FAILED" for trial in self.grid):
+            return f"every grid trial failed, one with: {_first_error(self.grid)}"
+        return "no configuration selected yet"
+
+
+def sweep_cells(results: Results) -> list[Cell]:
+    """The cells of the sweep's settings, in their order: data sets, backbones, losses.
+
+    Raises:
+        InputError: if the cells of a data set were selected on different contents.
+    """
+    trials: dict[tuple[str, str, str], list[TrialRun]] = defaultdict(list)
+    for trial in results.trials:
+        trials[trial.data, trial.backbone, trial.loss].append(trial)
+    names = [
+        (data["name"], canonical(backbones.BACKBONES, backbone), canonical(losses.LOSSES, loss))
+        for data in results.settings["data"]
+        for backbone in results.settings["backbones"]
+        for loss in results.settings["losses"]
+    ]
+    fingerprints = {data: _fingerprint(results, data, names) for data, _, _ in names}
+    return [_cell(results, name, fingerprints[name[0]], trials[name]) for name in names]
+
+
+def canonical(registry: dict[str, Any], name: str) -> str:
+    """Name in code of a loss or backbone: "SL@K" is "slatk"; an unknown name stays."""
+    key = name.lower().replace("@", "at")
+    return key if key in registry else name
+
+
+def title(registry: dict[str, Any], name: str) -> str:
+    """How the papers print a loss or backbone; the plain name of one that this installation does not know."""
+    return registry[name].title if name in registry else plain(name)
+
+
+def plain(text: str) -> str:
+    """Text on one line, without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _cell(results: Results, name: tuple[str, str, str], fingerprint: str, trials: list[TrialRun]) -> Cell:
+    data, backbone, loss = name
+    selection = results.selections.get(name)
+    return Cell(
+        data=data,
+        fingerprint=fingerprint,
+        backbone=backbone,
+        loss=loss,
+        selection=selection,
+        grid=tuple(t for t in trials if "grid" in t.stages and t.fingerprint == fingerprint),
+        confirmation=tuple(
+            t
+            for t in trials
+            if "confirm" in t.stages
+            and t.seed in results.settings["confirm_seeds"]
+            and selection is not None
+            and t.configuration == selection.configuration
+        ),
+    )
+
+
+def _fingerprint(results: Results, data: str, names: list[tuple[str, str, str]]) -> str:
+    """Content that a data set's cells were selected on, else that of its latest trial."""
+    selected = {
+        results.selections[name].configuration["data"]: name
+        for name in names
+        if name[0] == data and name in results.selections
+    }
+    if len(selected) > 1:
+        found = [f"{f[:FINGERPRINT_DIGITS]} ({name[1]}, {name[2]})" for f, name in sorted(selected.items())]
+        raise InputError(
+            f"data set {plain(data)!r}: its results are from different contents, fingerprints "
+            f"{' and '.join(found)}; they cannot share a column: run the sweep again on one of them"
+        )
+    latest = max((t for t in results.trials if t.data == data), key=lambda t: t.start, default=None)
+    return next(iter(selected), latest.fingerprint if latest else "")
+
+
+def _first_error(trials: tuple[TrialRun, ...]) -> str:
+    errors = (plain(t.error or "")[:_ERROR_LENGTH] or "no error text" for t in trials if t.status == "FAILED")
+    return next(errors, "")

@@ -1,0 +1,64 @@
+"""The configuration that each cell selected, and what its search cost."""
+
+import statistics
+from dataclasses import dataclass
+
+from pipelines.report.cells import Cell, plain, sweep_cells
+from pipelines.report.table import metric_title
+from pipelines.tracking import Results
+
+
+@dataclass(frozen=True)
+class Selected:
+    """One cell's search; all text is printable and on one line."""
+
+    data: str
+    backbone: str
+    """Title."""
+    loss: str
+    """Title."""
+    params: str
+    """Selected values of the settings that the grid varies (``loss.tau=0.1 optim.lr=0.01``)."""
+    metric: str
+    """Title of the validation metric; empty before the selection."""
+    value: float | None
+    points: int
+    """Grid points tried."""
+    failed: int
+    """Grid trials that failed."""
+    seconds: float | None
+    """Mean training time of the finished grid trials."""
+
+
+def selected_configurations(results: Results) -> list[Selected]:
+    """A line per cell of the sweep, in its order.
+
+    Raises:
+        InputError: if a data set's results are from different contents.
+    """
+    return [_selected(cell) for cell in sweep_cells(results)]
+
+
+def _selected(cell: Cell) -> Selected:
+    chosen = cell.selection.configuration if cell.selection else {}
+    seconds = [trial.metrics["seconds"] for trial in cell.grid if trial.status == "FINISHED"]
+    return Selected(
+        data=plain(cell.data),
+        backbone=cell.backbone_title,
+        loss=cell.loss_title,
+        params=" ".join(f"{key}={plain(chosen[key])}" for key in _varied(cell) if key in chosen),
+        metric=metric_title(cell.selection.metric.removeprefix("valid/")) if cell.selection else "",
+        value=cell.selection.value if cell.selection else None,
+        points=cell.points,
+        failed=sum(trial.status == "FAILED" for trial in cell.grid),
+        seconds=statistics.fmean(seconds) if seconds else None,
+    )
+
+
+def _varied(cell: Cell) -> list[str]:
+    """Settings that take several values in the grid, sorted."""
+    values: dict[str, set[str]] = {}
+    for trial in cell.grid:
+        for key, value in trial.configuration.items():
+            values.setdefault(key, set()).add(value)
+    return sorted(key for key, found in values.items() if len(found) > 1)

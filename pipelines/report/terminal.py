@@ -1,0 +1,69 @@
+"""The tables as a terminal shows them: best bold, second underlined."""
+
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
+from pipelines.report.selected import Selected
+from pipelines.report.table import Improvement, Score, Table
+
+_STYLES = {"best": "bold", "second": "underline", "": ""}
+
+
+def terminal(table: Table, selected: list[Selected]) -> RenderableType:
+    """One grid per data set, the footnotes, and the selected configurations. Text is never read as markup."""
+    parts: list[RenderableType] = [Text(f"sweep {table.sweep}", "bold")]
+    parts += [Text(line, "dim") for line in table.header]
+    indices = range(len(table.columns))
+    for data, group in groupby(indices, key=lambda index: table.columns[index].data):
+        parts += [Text(""), _comparison(table, data, list(group))]
+    parts += [Text(f"[{number}] {note}") for number, note in enumerate(table.notes, start=1)]
+    parts += [Text(""), _selected(selected)]
+    return Group(*parts)
+
+
+def _comparison(table: Table, data: str, indices: list[int]) -> Grid:
+    grid = Grid(title=Text(data, "bold"), title_justify="left")
+    grid.add_column("Loss")
+    for index in indices:
+        column = table.columns[index]
+        heading = Text(f"{column.backbone_title}\n{column.metric_title}")
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(Text(row.title), *(_score(row.scores[index]) for index in indices))
+    if table.improvements:
+        grid.add_section()
+        grid.add_row("Imp.%", *(_improvement(table.improvements[index]) for index in indices))
+    return grid
+
+
+def _score(score: Score) -> Text:
+    if score.mean is None:
+        return _noted("--", score.notes)
+    spread = "" if score.std is None else f" ±{score.std:.4f}"
+    return Text(f"{score.mean:.4f}", _STYLES[score.mark]) + _noted(spread, score.notes)
+
+
+def _improvement(improvement: Improvement) -> Text:
+    percent = improvement.percent
+    return _noted("--" if percent is None else f"{percent:+.2f}", improvement.notes)
+
+
+def _noted(text: str, notes: tuple[int, ...]) -> Text:
+    return Text(text + "".join(f" [{number}]" for number in notes))
+
+
+def _selected(selected: list[Selected]) -> Grid:
+    grid = Grid(title=Text("selected configurations", "bold"), title_justify="left")
+    for heading in ("Data", "Backbone", "Loss", "Selected"):
+        grid.add_column(heading)
+    for heading in ("Validation", "Points", "Failed", "s/trial"):
+        grid.add_column(heading, justify="right")
+    for s in selected:
+        value = "--" if s.value is None else f"{s.metric} {s.value:.4f}"
+        seconds = "--" if s.seconds is None else f"{s.seconds:.1f}"
+        cells = (s.data, s.backbone, s.loss, s.params or "--", value, str(s.points), str(s.failed), seconds)
+        grid.add_row(*(Text(cell) for cell in cells))
+    return grid

@@ -1,0 +1,361 @@
+"""Every YAML file and command-line option as a pydantic model; nothing else parses configuration."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from recloss import backbones, losses
+from recloss.errors import InputError, choices
+from recloss.evaluation import TIE_RULE
+from recloss.interactions import Interactions
+from recloss.metrics import METRICS, metric_name, parse_metric
+
+RESULT_VERSION = 1
+"""Part of every trial's identity: raise it when the same settings give other numbers."""
+
+
+class Settings(BaseModel):
+    """Base of every model: unknown keys are refused, values never change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Columns(Settings):
+    """Names of the columns of a CSV or Parquet log; ``rating`` and ``timestamp`` may be absent."""
+
+    user: str = "user"
+    item: str = "item"
+    rating: str | None = None
+    timestamp: str | None = None
+
+
+class PrepareSettings(Settings):
+    """All that determines the content of a prepared dataset; goes into its manifest as it is."""
+
+    format: Literal["movielens", "csv", "parquet", "auto"] = "auto"
+    columns: Columns = Columns()
+    min_rating: float | None = None
+    """Interactions with a lower rating are dropped; needs a rating column."""
+    k_core: int = Field(default=1, ge=1)
+    """Every user and item keeps at least this many interactions (iterated to the fixed point); 1 keeps all."""
+    split: Literal["iid"] = "iid"
+    test_ratio: float = Field(default=0.2, gt=0, lt=1)
+    """Per user, ceil(test_ratio * n) interactions are test ..."""
+    valid_ratio: float = Field(default=0.1, gt=0, lt=1)
+    """... and ceil(valid_ratio * rest) are validation."""
+    split_seed: int = Field(default=0, ge=0)
+
+
+class ComponentSettings(Settings):
+    """A backbone or a loss by name, with every hyper-parameter resolved."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class OptimSettings(Settings):
+    """Adam with coupled L2."""
+
+    lr: float = Field(default=0.01, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class TrainSettings(Settings):
+    """Budget and batching of one training run."""
+
+    epochs: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    negatives: int = Field(default=1000, ge=1)
+    """Negatives per positive, uniform outside the user's training positives."""
+    valid_every: int = Field(default=5, ge=1)
+    """Epochs between validations."""
+    patience: int = Field(default=5, ge=1)
+    """Training stops after this many validations without a new best."""
+
+
+class ProtocolSettings(Settings):
+    """How a model is scored and selected."""
+
+    metric: str = "ndcg_20"
+    """Validation metric that selects the epoch and the configuration."""
+    cutoffs: tuple[int, ...] = (20,)
+    mask_valid: bool = False
+    """Hide validation positives when testing (training positives are always hidden)."""
+    ties: Literal["item-hash"] = TIE_RULE
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> Self:
+        _, k = parse_metric(self.metric)
+        if any(cutoff < 1 for cutoff in self.cutoffs):
+            raise ValueError(f"cutoffs must be at least 1, got {list(self.cutoffs)}")
+        if k not in self.cutoffs:
+            measured = ", ".join(metric_name(m, c) for c in self.cutoffs for m in METRICS)
+            raise ValueError(f"protocol.metric {self.metric!r} is not among the measured metrics ({measured})")
+        return self
+
+
+class Trial(Settings):
+    """One configuration on one seed: all that determines its result, and nothing else."""
+
+    data: str
+    """Content fingerprint of the prepared dataset."""
+    task: Literal["pairs"] = "pairs"
+    backbone: ComponentSettings
+    loss: ComponentSettings
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+    protocol: ProtocolSettings = ProtocolSettings()
+    seed: int = Field(default=0, ge=0)
+    result_version: int = RESULT_VERSION
+
+    @property
+    def hash(self) -> str:
+        """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def flat(self) -> dict[str, Any]:
+        """Flat parameters for trackers and tables: ``loss``, ``loss.tau``, ``optim.lr``, ..."""
+        flat: dict[str, Any] = {"data": self.data, "task": self.task, "seed": self.seed}
+        for role in ("backbone", "loss"):
+            component: ComponentSettings = getattr(self, role)
+            flat[role] = component.name
+            flat |= {f"{role}.{key}": value for key, value in component.params.items()}
+        for section in ("optim", "train", "protocol"):
+            flat |= {f"{section}.{k}": v for k, v in getattr(self, section).model_dump(mode="json").items()}
+        return flat | {"result_version": self.result_version}
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "optim": OptimSettings,
+    "train": TrainSettings,
+    "protocol": ProtocolSettings,
+}
+
+
+class DataSettings(Settings):
+    """A prepared dataset of a sweep, and how to make it where it is missing."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    path: Path
+    fetch: str | None = None
+    """Name of a public data set (``recloss data list``)."""
+    raw: Path | None = None
+    """A raw log of the user's own."""
+    prepare: PrepareSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.fetch and self.raw:
+            raise ValueError(f"data {self.name!r}: give either 'fetch' or 'raw', not both")
+        if self.prepare and not (self.fetch or self.raw):
+            raise ValueError(f"data {self.name!r}: 'prepare' needs 'raw' (a file) or 'fetch' (a public data set)")
+        return self
+
+
+class ResourceSettings(Settings):
+    """What one trial occupies."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=1)
+    """Data-parallel processes of one trial, each with ``cpus`` and ``gpus``."""
+
+
+class BudgetSettings(Settings):
+    """Limits of the search."""
+
+    trials_per_cell: int | None = Field(default=None, ge=1)
+    """Refuse a sweep in which a cell has more grid points than this."""
+
+
+class SweepSettings(Settings):
+    """A sweep file: data sets x backbones x losses x grid, how to search and what it may cost."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    data: tuple[DataSettings, ...] = Field(min_length=1)
+    backbones: dict[str, dict[str, Any]] = Field(min_length=1)
+    losses: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Per loss, dotted settings: a list is a grid axis, a scalar is fixed; other axes come from the loss's own file."""
+    settings: dict[str, Any] = {}
+    """Dotted ``optim.*``, ``train.*``, ``protocol.*`` settings shared by every trial (a loss's preset wins)."""
+    search: Literal["grid"] = "grid"
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds of the grid trials; selection averages over them."""
+    confirm_seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
+    """Seeds on which a cell's selected configuration is trained again and scored on test."""
+    baselines: tuple[str, ...] = ()
+    budget: BudgetSettings = BudgetSettings()
+    resources: ResourceSettings = ResourceSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, raw: Any) -> Any:
+        """``sl:`` without a value means the loss's own space."""
+        if isinstance(raw, dict):
+            for key in ("backbones", "losses"):
+                if isinstance(raw.get(key), dict):
+                    raw = raw | {key: {name: section or {} for name, section in raw[key].items()}}
+        return raw
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.backbones:
+            backbones.get(name)
+        for name in self.losses:
+            losses.get(name)
+        for name in self.baselines:
+            if name not in self.losses:
+                raise InputError(f"baselines: {choices('loss of this sweep', name, self.losses)}")
+        if len({data.name for data in self.data}) < len(self.data):
+            raise ValueError("data: two entries have the same name")
+        for kind, seeds in (("seeds", self.seeds), ("confirm_seeds", self.confirm_seeds)):
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{kind}: {list(seeds)} names a seed twice")
+        return self
+
+
+class SpaceSettings(Settings):
+    """A file in ``tune_spaces/losses`` or ``tune_spaces/backbones``: where the grid is from, what it presets, its axes."""
+
+    source: str
+    preset: dict[str, Any] = {}
+    space: dict[str, list[Any]] = {}
+
+
+M = TypeVar("M", bound=Settings)
+
+
+def parse(model: type[M], raw: Any, where: str) -> M:
+    """Validate ``raw``; the first violation becomes one line that starts with ``where``.
+
+    Raises:
+        InputError: naming the offending key and what is accepted.
+    """
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{where}: expected a mapping of settings, got {type(raw).__name__}")
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            owner = _owner(model, first["loc"])
+            message = choices("setting", str(first["loc"][-1]), owner.model_fields)
+        else:
+            message = f"{first['msg'].removeprefix('Value error, ')}"
+            if first["type"] != "value_error" and first["type"] != "missing":
+                message += f", got {first['input']!r}"
+        raise InputError(f"{where}: {key + ': ' if key else ''}{message}") from None
+
+
+def _owner(model: type[Settings], location: tuple[Any, ...]) -> type[Settings]:
+    """The model that holds the last key of ``location``."""
+    for part in location[:-1]:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else model
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_settings(a)]
+        model = nested[0] if nested else model
+    return model
+
+
+def _is_settings(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Settings)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file safely.
+
+    Raises:
+        InputError: naming the file and line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+
+
+def read(model: type[M], path: Path) -> M:
+    """Read and validate a YAML file."""
+    return parse(model, read_yaml(path), str(path))
+
+
+def component(role: Literal["loss", "backbone"], name: str, given: Mapping[str, Any], where: str) -> ComponentSettings:
+    """Check hyper-parameters against the constructor and fill in its defaults.
+
+    Raises:
+        InputError: for an unknown name, an unknown parameter or a value the constructor refuses.
+    """
+    cls = losses.get(name) if role == "loss" else backbones.get(name)
+    fields: dict[str, Any] = {
+        key: (p.annotation, ... if p.default is p.empty else p.default)
+        for key, p in inspect.signature(cls).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    for key in given:
+        if key not in fields:
+            accepted = choices(
+                f"parameter of the {role} {cls.name!r}:", f"{role}.{key}", [f"{role}.{f}" for f in fields]
+            )
+            none = f"{where}: the {role} {cls.name!r} has no parameters, so {role}.{key} would have no effect"
+            raise InputError(f"{where}: {accepted}" if fields else none)
+    params = parse(create_model(f"{cls.__name__}Params", __base__=Settings, **fields), given, f"{where}: {role}")
+    try:
+        _construct(role, name, params.model_dump())
+    except ValueError as error:
+        raise InputError(f"{where}: {role} {cls.name!r}: {error}") from None
+    return ComponentSettings(name=cls.name, params=params.model_dump(mode="json"))
+
+
+def _construct(role: str, name: str, params: dict[str, Any]) -> None:
+    """Let the constructor check its hyper-parameters, at no cost in memory."""
+    if role == "backbone":
+        nothing = torch.zeros(0, dtype=torch.int64)
+        backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
+    else:
+        with torch.device("meta"):
+            losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, seed=0)
+
+
+def make_trial(
+    data: str, backbone: str, loss: str, dotted: Mapping[str, Any], *, seed: int = 0, where: str = "--set"
+) -> Trial:
+    """A trial from dotted settings such as ``{"loss.tau": 0.1, "optim.lr": 0.01}``; all else takes its default.
+
+    Raises:
+        InputError: naming the setting that is unknown, refused or without effect.
+    """
+    nested: dict[str, dict[str, Any]] = {section: {} for section in ("backbone", "loss", *SECTIONS)}
+    for key, value in dotted.items():
+        section, dot, field = key.partition(".")
+        if not dot or section not in nested:
+            raise InputError(f"{where}: {choices('setting', key, dotted_names(backbone, loss))}")
+        nested[section][field] = value
+    return Trial(
+        data=data,
+        backbone=component("backbone", backbone, nested["backbone"], where),
+        loss=component("loss", loss, nested["loss"], where),
+        seed=seed,
+        **{name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()},  # type: ignore[arg-type]
+    )
+
+
+def dotted_names(backbone: str, loss: str) -> list[str]:
+    """Every dotted setting a trial of this backbone and loss accepts."""
+    names = [f"{section}.{field}" for section, model in SECTIONS.items() for field in model.model_fields]
+    for role, cls in (("backbone", backbones.get(backbone)), ("loss", losses.get(loss))):
+        parameters = inspect.signature(cls).parameters.values()
+        names += [f"{role}.{p.name}" for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return names

@@ -1,0 +1,73 @@
+"""One configuration outside a sweep, in the folder and experiment "train"."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines import journal
+from pipelines.cluster import check_fits as check_cluster
+from pipelines.cluster import connected
+from pipelines.plan import presets
+from pipelines.prepare import load
+from pipelines.progress import Say
+from pipelines.settings import ResourceSettings, make_trial
+from pipelines.tracking import open_tracker
+from pipelines.train import check_fits, score_test, status, train_trial, train_trial_distributed
+from recloss.errors import InputError
+from recloss.training import DivergedError, Validation
+
+EXPERIMENT = "train"
+
+
+def train_single(
+    data: Path,
+    backbone: str,
+    loss: str,
+    dotted: Mapping[str, Any],
+    *,
+    seed: int,
+    workers: int,
+    test: bool,
+    storage: Path,
+    tracking_uri: str,
+    spaces: Path | None,
+    say: Say,
+) -> Path:
+    """Train (or resume, or show) one trial, record it, and return its folder.
+
+    Raises:
+        InputError: for a mistake in the settings, or if training diverges.
+    """
+    prepared = load(data)
+    trial = make_trial(prepared.fingerprint, backbone, loss, presets(backbone, loss, spaces) | dict(dotted), seed=seed)
+    check_fits(trial, prepared.n_users, prepared.n_items)
+    folder = (storage / EXPERIMENT / trial.hash).absolute()
+    tracker = open_tracker(tracking_uri, EXPERIMENT, storage / "artifacts" / EXPERIMENT)
+    resources = ResourceSettings(cpus=max(1, (os.cpu_count() or 1) // workers), workers=workers)
+
+    def report(validation: Validation) -> None:
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in validation.metrics.items())
+        say(f"epoch {validation.epoch:4d}  loss {validation.loss:.4f}  {metrics}  {validation.seconds:.1f} s")
+
+    try:
+        if status(folder) == "finished":
+            say("already trained; its result:")
+        elif workers == 1:
+            train_trial(trial, data, folder, resources, report)
+        else:
+            with connected():
+                check_cluster(resources)
+                train_trial_distributed(trial, data.absolute(), folder, resources, report)
+        finish = journal.last(journal.read(folder), "finish")
+        assert finish is not None
+        say(f"best epoch {finish['best_epoch']}: valid {trial.protocol.metric} {finish['best']:.4f}")
+        if test:
+            for name, value in score_test(trial, data, folder).items():
+                say(f"{name} {value:.4f}")
+    except DivergedError as error:
+        raise InputError(f"training diverged: {error}; try a smaller optim.lr or a larger temperature") from None
+    finally:
+        tracker.record_trial(folder, data_name=prepared.name, stage="grid")
+        tracker.close_stale(set())
+    return folder

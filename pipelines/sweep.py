@@ -1,0 +1,216 @@
+"""A sweep: prepare data, train the grid, select on validation, confirm on fresh seeds, score test, record everything.
+
+Running it again skips what is finished, resumes what was cut off and runs what is missing.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipelines import journal
+from pipelines.cluster import connected
+from pipelines.fetch import fetch
+from pipelines.plan import Cell, plan
+from pipelines.prepare import Prepared, load, prepare
+from pipelines.progress import Say, SweepProgress
+from pipelines.settings import DataSettings, PrepareSettings, SweepSettings, Trial
+from pipelines.tracking import Tracker, open_tracker
+from pipelines.train import MODEL, TEST_USERS, check_fits, status
+from pipelines.trials import Task, run_tasks
+from recloss.errors import InputError
+
+LOCK = "driver.lock"
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The configuration that a cell's search selected: its grid trials and their mean validation metric."""
+
+    cell: Cell
+    trials: tuple[Trial, ...]
+    value: float
+
+
+def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces: Path | None, console: Console) -> bool:
+    """Run a sweep to its end.
+
+    Args:
+        sweep: the settings.
+        storage: folder that holds ``<sweep>/<trial hash>/`` and, beside a SQLite store, the artifacts.
+        tracking_uri: MLflow store.
+        spaces: a folder of the user's own search spaces.
+        console: for progress.
+
+    Returns:
+        ``False`` if it was interrupted; everything finished so far is kept.
+
+    Raises:
+        InputError: for a mistake in the settings or the data, before anything is trained.
+    """
+    say = console.print
+    plan(sweep, {}, spaces)
+    prepared = {data.name: prepare_data(data, say) for data in sweep.data}
+    cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
+    for cell in cells:
+        for trial in cell.grid:
+            check_fits(trial, prepared[cell.data].n_users, prepared[cell.data].n_items)
+
+    folder = storage / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with lease(folder, sweep.name):
+        tracker = open_tracker(tracking_uri, sweep.name, storage / "artifacts" / sweep.name)
+        tracker.sweep_started(sweep.model_dump(mode="json"))
+        ended = "FAILED"
+        try:
+            with connected():
+                complete = _Driver(sweep, folder, prepared, tracker, console).run(cells)
+            ended = "FINISHED" if complete else "KILLED"
+        except KeyboardInterrupt:
+            ended = "KILLED"
+        finally:
+            tracker.close_stale(set())
+            tracker.sweep_ended(ended)  # type: ignore[arg-type]
+    return ended == "FINISHED"
+
+
+class _Driver:
+    """The stages of one run of a sweep."""
+
+    def __init__(
+        self,
+        sweep: SweepSettings,
+        folder: Path,
+        prepared: Mapping[str, Prepared],
+        tracker: Tracker,
+        console: Console,
+    ) -> None:
+        self.sweep, self.folder, self.prepared = sweep, folder, prepared
+        self.tracker, self.console = tracker, console
+        self.data_names: dict[Path, str] = {}
+
+    def run(self, cells: Sequence[Cell]) -> bool:
+        grid = [self._task(cell, trial, test=False) for cell in cells for trial in cell.grid]
+        confirmations = len(cells) * len(self.sweep.confirm_seeds)
+        done = sum(task.done for task in grid)
+        total = len(grid) + confirmations
+        self.console.print(f"{len(cells)} cells: {len(grid)} grid trials ({done} done), {confirmations} confirmations")
+        with SweepProgress(self.console, total, done) as progress:
+            if not self._run_stage("grid", grid, progress):
+                return False
+            selected = [choice for cell in cells if (choice := select(cell, self.folder))]
+            confirm = [
+                self._task(choice.cell, choice.trials[0].model_copy(update={"seed": seed}), test=True)
+                for choice in selected
+                for seed in self.sweep.confirm_seeds
+            ]
+            progress.skip(sum(task.done for task in confirm), without=confirmations - len(confirm))
+            if not self._run_stage("confirm", confirm, progress):
+                return False
+        for choice in selected:
+            cell = choice.cell
+            self.tracker.record_selection(
+                data_name=cell.data,
+                backbone=cell.backbone,
+                loss=cell.loss,
+                trials=choice.trials,
+                metric=cell.grid[0].protocol.metric,
+                value=choice.value,
+            )
+        for task in confirm:
+            if status(task.folder) == "finished":
+                (task.folder / "trial.json").write_text(json.dumps(task.trial.model_dump(mode="json"), indent=2) + "\n")
+                self.tracker.attach(task.folder, [task.folder / name for name in ("trial.json", MODEL, TEST_USERS)])
+        return True
+
+    def _task(self, cell: Cell, trial: Trial, test: bool) -> Task:
+        task = Task(trial, self.prepared[cell.data].path, self.folder / trial.hash, test)
+        self.data_names[task.folder.absolute()] = cell.data
+        return task
+
+    def _run_stage(self, stage: str, tasks: Sequence[Task], progress: SweepProgress) -> bool:
+        for task in tasks:
+            if task.done:
+                self._record(task.folder, stage)
+
+        def on_change(folder: Path, what: str) -> None:
+            if what == "started":
+                progress.started(folder)
+                return
+            self._record(folder, stage)
+            if what == "ended":
+                progress.ended(folder, failed=status(folder) != "finished")
+
+        return run_tasks(tasks, self.sweep.resources, self.folder / "ray", on_change)
+
+    def _record(self, folder: Path, stage: str) -> None:
+        self.tracker.record_trial(folder, data_name=self.data_names[folder.absolute()], stage=stage)  # type: ignore[arg-type]
+
+
+def select(cell: Cell, folder: Path) -> Selected | None:
+    """The grid point with the best validation metric, averaged over the grid seeds; the earlier one of equals.
+
+    A grid point of which a seed has failed is out; ``None`` if every one is.
+    """
+    by_point: dict[str, list[Trial]] = {}
+    for trial in cell.grid:
+        by_point.setdefault(trial.model_copy(update={"seed": 0}).hash, []).append(trial)
+    best = None
+    for trials in by_point.values():
+        finishes = [journal.last(journal.read(folder / trial.hash), "finish") for trial in trials]
+        if all(finishes):
+            value = statistics.fmean(finish["best"] for finish in finishes if finish)
+            if best is None or value > best.value:
+                best = Selected(cell, tuple(trials), value)
+    return best
+
+
+def prepare_data(data: DataSettings, say: Say) -> Prepared:
+    """The prepared dataset of a sweep, made now if its folder is missing.
+
+    Raises:
+        InputError: if it can neither be loaded nor made, or was prepared with other settings.
+    """
+    settings = data.prepare or PrepareSettings()
+    if (data.path / "manifest.json").exists():
+        found = load(data.path)
+        if data.prepare and found.manifest["settings"] != settings.model_dump(mode="json"):
+            raise InputError(
+                f"{data.path}: prepared with other settings than data {data.name!r} of the sweep; "
+                "remove the folder or give another 'path'"
+            )
+        return found
+    if not (data.fetch or data.raw):
+        raise InputError(
+            f"{data.path}: no prepared dataset; give 'fetch' or 'raw' for data {data.name!r}, or prepare it first"
+        )
+    raw = fetch(data.fetch, on_step=say) if data.fetch else data.raw
+    assert raw is not None
+    prepare(raw, data.path, settings, on_step=say)
+    return load(data.path)
+
+
+@contextmanager
+def lease(folder: Path, name: str) -> Iterator[None]:
+    """Exclude a second live driver of the same sweep; the lock of a killed one is free.
+
+    Raises:
+        InputError: naming the process that holds it.
+    """
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"sweep {name!r} is being run by {file.read().strip()}; its folder is {folder}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

@@ -1,0 +1,149 @@
+"""What the reports read: everything the tracking and artifact stores hold on a sweep."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.tracking.runs import Run, paged, scan
+from pipelines.tracking.store import check_not_deleted, contact, reason, redact, shown
+from recloss.errors import InputError, choices
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What the store holds on one trial."""
+
+    hash: str
+    data: str
+    """Name of the data set in the sweep."""
+    fingerprint: str
+    """Content fingerprint of the prepared data set."""
+    backbone: str
+    loss: str
+    seed: int
+    stages: tuple[str, ...]
+    """"grid", "confirm" or both."""
+    status: str
+    """RUNNING, FINISHED, FAILED or KILLED."""
+    params: dict[str, str]
+    """`Trial.flat`, as text."""
+    metrics: dict[str, float]
+    """Latest values; empty unless the trial is FINISHED."""
+    start: float
+    """Unix seconds."""
+    end: float | None
+    """Unix seconds; none while the trial is RUNNING."""
+    error: str | None
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """The parameters without the seed: equal for the seeds of one configuration."""
+        return {key: value for key, value in self.params.items() if key != "seed"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The configuration that won a cell's search."""
+
+    trials: tuple[str, ...]
+    """Hashes of its grid trials, one per seed."""
+    metric: str
+    """Such as ``valid/ndcg_20``."""
+    value: float
+    configuration: dict[str, str]
+    """`Trial.flat` without the seed, as text."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the store holds on a sweep."""
+
+    experiment: str
+    settings: dict[str, Any]
+    """The resolved sweep file of the latest run."""
+    trials: tuple[TrialRun, ...]
+    selections: dict[tuple[str, str, str], Selection]
+    """By (data set, backbone, loss); cells without a selection are absent."""
+
+
+def experiments(uri: str) -> list[str]:
+    """Names of the sweeps in a tracking store, sorted.
+
+    Raises:
+        InputError: if the URI is malformed or the store does not answer.
+    """
+    with contact(uri, create=False) as client:
+        return _experiments(client)
+
+
+def read_results(uri: str, experiment: str) -> Results:
+    """Everything the tracking and artifact stores hold on a sweep.
+
+    Raises:
+        InputError: if the store does not answer, has no such sweep (naming the nearest), or the sweep's
+            settings are gone from the artifact store.
+    """
+    with contact(uri, create=False) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            known = _experiments(client)
+            empty = f"unknown sweep {experiment!r}: the tracking store {shown(uri)} holds no sweep yet"
+            raise InputError(choices("sweep", experiment, known) if known else empty)
+        check_not_deleted(found)
+    runs = scan(client, found.experiment_id)
+    if ("sweep",) not in runs:
+        raise InputError(f"experiment {experiment!r} holds no sweep: recloss did not write it")
+    selections = {}
+    for key, run in runs.items():
+        if key[0] == "cell" and "recloss.selected" in run.tags:
+            raw = json.loads(run.tags["recloss.selected"])
+            selections[key[1], key[2], key[3]] = Selection(**raw | {"trials": tuple(raw["trials"])})
+    trials = [_trial(run) for key, run in runs.items() if key[0] == "trial"]
+    trials.sort(key=lambda t: (t.data, t.backbone, t.loss, t.seed, t.hash))
+    settings = _read_settings(client, runs["sweep",].id, found)
+    return Results(found.name, settings, tuple(trials), selections)
+
+
+def _trial(run: Run) -> TrialRun:
+    tags = run.tags
+    return TrialRun(
+        hash=tags["recloss.trial"],
+        data=tags["recloss.data"],
+        fingerprint=tags["recloss.fingerprint"],
+        backbone=tags["recloss.backbone"],
+        loss=tags["recloss.loss"],
+        seed=int(tags["recloss.seed"]),
+        stages=tuple(stage for stage in tags["recloss.stage"].split(",") if stage),
+        status=run.status,
+        params=run.params,
+        metrics=run.metrics if run.status == "FINISHED" else {},
+        start=run.start / 1000,
+        end=None if run.end is None or run.status == "RUNNING" else run.end / 1000,
+        error=tags.get("recloss.error"),
+    )
+
+
+def _experiments(client: "MlflowClient") -> list[str]:
+    ours = "tags.`recloss.kind` = 'sweep'"
+    found = paged(lambda token: client.search_experiments(filter_string=ours, page_token=token))
+    return sorted(experiment.name for experiment in found)
+
+
+def _read_settings(client: "MlflowClient", run_id: str, experiment: "Experiment") -> dict[str, Any]:
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run_id, "sweep.json", folder)
+        except (MlflowException, OSError) as error:
+            place = redact(experiment.artifact_location)
+            missing = f"sweep {experiment.name!r}: sweep.json cannot be read from the artifact store {place}"
+            raise InputError(f"{missing} ({reason(error)})") from None
+        settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        return settings

@@ -1,0 +1,61 @@
+"""The runs of an experiment that are ours, found by their tags."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+Key = tuple[str, ...]
+"""``("sweep",)``, ``("cell", data, backbone, loss)`` or ``("trial", hash)``."""
+
+
+@dataclass
+class Run:
+    """What this process knows of a run."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    start: int
+    """Unix milliseconds."""
+    end: int | None
+    logged: set[tuple[str, float, int]] | None = None
+    """(metric, value, step) that the store holds; unknown until it matters."""
+
+    @classmethod
+    def of(cls, run: "MlflowRun") -> "Run":
+        """From what MLflow returned."""
+        i, d = run.info, run.data
+        return cls(i.run_id, i.status, d.tags, d.params, d.metrics, i.start_time, i.end_time)
+
+
+def scan(client: "MlflowClient", experiment_id: str) -> dict[Key, Run]:
+    """All runs that carry our tags; of two for the same thing, the older."""
+    runs: dict[Key, Run] = {}
+    order = ["attributes.start_time DESC"]
+    for found in paged(lambda token: client.search_runs([experiment_id], order_by=order, page_token=token)):
+        run = Run.of(found)
+        match run.tags.get("recloss.kind"):
+            case "sweep":
+                runs["sweep",] = run
+            case "cell":
+                runs["cell", *(run.tags[f"recloss.{part}"] for part in ("data", "backbone", "loss"))] = run
+            case "trial":
+                runs["trial", run.tags["recloss.trial"]] = run
+    return runs
+
+
+def paged(page: Callable[[str | None], Any]) -> Iterator[Any]:
+    """The entries of all pages of a search."""
+    token = None
+    while True:
+        found = page(token)
+        yield from found
+        token = found.token
+        if not token:
+            return

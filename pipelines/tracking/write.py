@@ -1,0 +1,266 @@
+"""What the driver of a sweep writes: runs of the sweep, its cells and, from their journals, its trials."""
+
+import json
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipelines import journal
+from pipelines.settings import Trial
+from pipelines.tracking.runs import Key, Run, scan
+from pipelines.tracking.store import check_not_deleted, contact
+from recloss.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ERROR_LENGTH = 500
+"""Longer error texts of failed trials are cut."""
+
+STAGES = ("grid", "confirm")
+_METRICS_PER_BATCH = 1000
+
+
+def open_tracker(uri: str, experiment: str, artifacts: Path) -> "Tracker":
+    """Connect to a tracking store, set it up where it is new (seconds), and open the sweep's experiment.
+
+    Args:
+        uri: ``sqlite:///<file>``, a database server or ``http(s)://<MLflow server>``.
+        experiment: name of the sweep.
+        artifacts: folder for the artifacts of a new experiment; an MLflow server has its own place for them.
+
+    Raises:
+        InputError: one line, if the URI is malformed, the store does not answer within seconds, or the
+            experiment was deleted.
+    """
+    with contact(uri, create=True) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            place = None if uri.startswith("http") else str(artifacts.absolute())
+            found = client.get_experiment(client.create_experiment(experiment, artifact_location=place))
+        check_not_deleted(found)
+        if found.tags.get("recloss.kind") != "sweep":
+            client.set_experiment_tag(found.experiment_id, "recloss.kind", "sweep")
+    return Tracker(client, found.experiment_id)
+
+
+class Tracker:
+    """Writes one sweep. When the store is lost in the middle, MLflow's own exceptions are raised."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str):
+        self._client = client
+        self._experiment_id = experiment_id
+        self._runs = scan(client, experiment_id)
+
+    def sweep_started(self, settings: dict[str, Any]) -> None:
+        """Set the sweep's run RUNNING, and its open cells; its resolved settings become ``sweep.json``."""
+        sweep = self._sweep()
+        self._set_status(sweep, "RUNNING")
+        named = {f"recloss.{key}": settings[key] for key in ("backbones", "losses", "baselines")}
+        named["recloss.data"] = [data["name"] for data in settings["data"]]
+        self._set_tags(sweep, {key: ", ".join(names) for key, names in named.items()})
+        self._client.log_text(sweep.id, json.dumps(settings, indent=2) + "\n", "sweep.json")
+        for cell in self._of_kind("cell"):
+            if "recloss.selected" not in cell.tags:
+                self._set_status(cell, "RUNNING")
+
+    def sweep_ended(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
+        """End the sweep's run; cells without a selection end FAILED, or KILLED with the sweep."""
+        for cell in self._of_kind("cell"):
+            if cell.status == "RUNNING":
+                self._set_status(cell, "KILLED" if status == "KILLED" else "FAILED")
+        self._set_status(self._sweep(), status)
+
+    def record_trial(self, folder: Path, *, data_name: str, stage: Literal["grid", "confirm"]) -> None:
+        """Bring the run of a trial up to date with the journal in its folder; no journal, no run.
+
+        A failed trial gets its error and no measurement.
+
+        Raises:
+            InputError: if the journal is damaged, or the sweep has the same data under another name.
+        """
+        events = journal.read(folder)
+        start = journal.last(events, "start")
+        if start is None:
+            return
+        trial = Trial.model_validate(start["trial"])
+        status = _status(events)
+        run = self._trial(folder.name, trial, data_name, _milliseconds(events[0]))
+        if (recorded := run.tags["recloss.data"]) != data_name:
+            raise InputError(
+                f"data sets {recorded!r} and {data_name!r} have the same content (fingerprint "
+                f"{trial.data[:12]}); within one sweep a data set keeps one name"
+            )
+        stages = ",".join(s for s in STAGES if s == stage or s in run.tags["recloss.stage"].split(","))
+        tags = {"recloss.stage": stages, "recloss.journal": f"{len(events)} events to {events[-1]['time']}"}
+        if run.status == status and tags.items() <= run.tags.items():
+            return
+        if status == "FAILED":
+            tags["recloss.error"] = _cut(str(events[-1]["error"]))
+        else:
+            self._send_metrics(run, _measurements(events))
+            self._delete_tag(run, "recloss.error")
+        self._send_params(run, trial.flat())
+        self._set_tags(run, tags | _environment_tags(start["environment"]))
+        self._set_status(run, status, end=_milliseconds(events[-1]))
+
+    def record_selection(
+        self, *, data_name: str, backbone: str, loss: str, trials: Sequence[Trial], metric: str, value: float
+    ) -> None:
+        """Finish a cell: which configuration won its search.
+
+        Args:
+            data_name: name of the data set in the sweep.
+            backbone: name of the backbone.
+            loss: name of the loss.
+            trials: the grid trials of the winning configuration, one per seed.
+            metric: the validation metric that selected it, such as ``ndcg_20``.
+            value: its mean over the trials.
+        """
+        cell = self._cell(data_name, backbone, loss)
+        selection = {
+            "trials": [trial.hash for trial in trials],
+            "metric": f"valid/{metric}",
+            "value": value,
+            "configuration": {key: str(v) for key, v in trials[0].flat().items() if key != "seed"},
+        }
+        text = json.dumps(selection, sort_keys=True)
+        if cell.tags.get("recloss.selected") != text:
+            self._client.log_metric(cell.id, f"valid/{metric}", value)
+            self._set_tags(cell, {"recloss.selected": text})
+        self._set_status(cell, "FINISHED")
+
+    def attach(self, folder: Path, files: Iterable[Path]) -> None:
+        """Add files to a recorded trial's artifacts; one that is there with the same size is left alone."""
+        run = self._runs["trial", folder.name]
+        sizes = {info.path: info.file_size for info in self._client.list_artifacts(run.id)}
+        for file in files:
+            if sizes.get(file.name) != file.stat().st_size:
+                self._client.log_artifact(run.id, str(file))
+
+    def close_stale(self, live: AbstractSet[str]) -> None:
+        """Mark trials KILLED that the store believes RUNNING and whose hash is not in ``live``."""
+        for run in self._of_kind("trial"):
+            if run.status == "RUNNING" and run.tags["recloss.trial"] not in live:
+                self._set_status(run, "KILLED")
+
+    def _of_kind(self, kind: str) -> list[Run]:
+        return [run for key, run in self._runs.items() if key[0] == kind]
+
+    def _sweep(self) -> Run:
+        return self._find_or_create(("sweep",), "sweep", {}, parent=None)
+
+    def _cell(self, data_name: str, backbone: str, loss: str) -> Run:
+        tags = {"recloss.data": data_name, "recloss.backbone": backbone, "recloss.loss": loss}
+        key = ("cell", data_name, backbone, loss)
+        return self._find_or_create(key, f"{data_name} | {backbone} | {loss}", tags, parent=self._sweep())
+
+    def _trial(self, name: str, trial: Trial, data_name: str, start: int) -> Run:
+        if ("trial", name) in self._runs:
+            return self._runs["trial", name]
+        tags = {
+            "recloss.trial": name,
+            "recloss.data": data_name,
+            "recloss.fingerprint": trial.data,
+            "recloss.backbone": trial.backbone.name,
+            "recloss.loss": trial.loss.name,
+            "recloss.seed": str(trial.seed),
+            "recloss.stage": "",
+        }
+        cell = self._cell(data_name, trial.backbone.name, trial.loss.name)
+        return self._find_or_create(("trial", name), _short_name(trial), tags, parent=cell, start=start)
+
+    def _find_or_create(
+        self, key: Key, name: str, tags: dict[str, str], *, parent: Run | None, start: int | None = None
+    ) -> Run:
+        if key not in self._runs:
+            tags = {"recloss.kind": key[0], **tags, **({"mlflow.parentRunId": parent.id} if parent else {})}
+            created = self._client.create_run(self._experiment_id, start_time=start, run_name=name, tags=tags)
+            self._runs[key] = Run.of(created)
+        return self._runs[key]
+
+    def _set_status(self, run: Run, status: str, end: int | None = None) -> None:
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.id, status=status)
+        else:
+            self._client.set_terminated(run.id, status, end)
+        run.status = status
+
+    def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        new = {key: value for key, value in tags.items() if run.tags.get(key) != value}
+        if new:
+            self._client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
+            run.tags |= new
+
+    def _delete_tag(self, run: Run, key: str) -> None:
+        if key in run.tags:
+            self._client.delete_tag(run.id, key)
+            del run.tags[key]
+
+    def _send_params(self, run: Run, flat: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        new = {key: str(value) for key, value in flat.items() if key not in run.params}
+        if new:
+            self._client.log_batch(run.id, params=[Param(key, value) for key, value in new.items()])
+            run.params |= new
+
+    def _send_metrics(self, run: Run, measured: dict[tuple[str, float, int], int]) -> None:
+        from mlflow.entities import Metric
+
+        if run.logged is None:
+            histories = (self._client.get_metric_history(run.id, name) for name in run.metrics)
+            run.logged = {(point.key, point.value, point.step) for history in histories for point in history}
+        new = [Metric(*what[:2], at, what[2]) for what, at in measured.items() if what not in run.logged]
+        for first in range(0, len(new), _METRICS_PER_BATCH):
+            self._client.log_batch(run.id, metrics=new[first : first + _METRICS_PER_BATCH])
+        run.logged |= measured.keys()
+
+
+def _status(events: list[dict[str, Any]]) -> str:
+    """The last event tells: a trial that failed or finished and then went on is running again."""
+    kind = events[-1]["event"]
+    if kind == "fail":
+        return "FAILED"
+    return "FINISHED" if kind in ("finish", "test") and journal.last(events, "finish") else "RUNNING"
+
+
+def _measurements(events: list[dict[str, Any]]) -> dict[tuple[str, float, int], int]:
+    """(metric, value, step) of every measurement and its first unix ms: a resumed trial may repeat some."""
+    finish = journal.last(events, "finish") or {}
+    points: dict[tuple[str, float, int], int] = {}
+    for event in events:
+        step = event["epoch"] if event["event"] == "valid" else finish.get("best_epoch", 0)
+        for name, value in event.get("metrics", {}).items():
+            points.setdefault((name, float(value), step), _milliseconds(event))
+    for name in ("best_epoch", "best", "seconds"):
+        if name in finish:
+            points[name, float(finish[name]), 0] = _milliseconds(finish)
+    return points
+
+
+def _milliseconds(event: dict[str, Any]) -> int:
+    return round(event["time"] * 1000)
+
+
+def _environment_tags(environment: dict[str, Any], prefix: str = "recloss.env") -> dict[str, str]:
+    """Nested entries get dotted names: ``recloss.env.versions.torch``."""
+    tags: dict[str, str] = {}
+    for key, value in environment.items():
+        name = f"{prefix}.{key}"
+        tags |= _environment_tags(value, name) if isinstance(value, dict) else {name: _cut(str(value))}
+    return tags
+
+
+def _short_name(trial: Trial) -> str:
+    parts = {**trial.loss.params, "lr": trial.optim.lr, "seed": trial.seed}
+    return " ".join([trial.loss.name, *(f"{key}={value}" for key, value in parts.items())])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= ERROR_LENGTH else text[: ERROR_LENGTH - 1] + "…"

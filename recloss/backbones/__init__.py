@@ -1,0 +1,38 @@
+"""Backbones by name. A new one is one file and one entry here."""
+
+import inspect
+from typing import Any
+
+import torch
+
+from recloss.backbones.base import Backbone
+from recloss.backbones.lightgcn import LightGCN
+from recloss.backbones.mf import MF
+from recloss.errors import InputError, choices
+from recloss.interactions import Interactions
+from recloss.randomness import stream_key
+
+BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (LightGCN, MF)}
+
+__all__ = ["BACKBONES", "MF", "Backbone", "LightGCN", "build", "get"]
+
+
+def get(name: str) -> type[Backbone]:
+    """The backbone class of a name.
+
+    Raises:
+        InputError: naming the nearest backbone and all there are.
+    """
+    if name.lower() not in BACKBONES:
+        raise InputError(choices("backbone", name, BACKBONES))
+    return BACKBONES[name.lower()]
+
+
+def build(name: str, params: dict[str, Any], train: Interactions, seed: int) -> Backbone:
+    """A backbone for this data, initialised from ``seed``; torch's global generator is left as it was."""
+    cls = get(name)
+    data = {"n_users": train.n_users, "n_items": train.n_items, "train": train}
+    wanted = {key: value for key, value in data.items() if key in inspect.signature(cls).parameters}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_key(seed, 0, "backbone"))
+        return cls(**wanted, **params)

@@ -1,0 +1,69 @@
+"""Negative samplers."""
+
+import torch
+from torch import Tensor
+
+from recloss.interactions import Interactions
+from recloss.randomness import integers, row_states
+
+_FILTER_WIDTH = 4096
+_REDRAWS = 16
+
+
+class UniformNegatives:
+    """Draws i.i.d. with replacement, uniform over the items outside the user's training positives.
+
+    Each draw is a function of (key, position, column), so any split of a batch over workers draws the same items.
+    Positives are rejected and redrawn; a per-row bit filter answers most membership questions, a binary search the
+    rest. What is still a positive after 16 redraws is drawn by rank among the user's negatives.
+
+    Args:
+        train: the training positives.
+
+    Raises:
+        ValueError: if a user has interacted with the whole catalogue.
+    """
+
+    def __init__(self, train: Interactions) -> None:
+        full = torch.nonzero(train.degrees == train.n_items).flatten()
+        if len(full):
+            raise ValueError(f"user {int(full[0])} has all {train.n_items} items as training positives: no negatives")
+        self.train = train
+
+    def sample(self, users: Tensor, positions: Tensor, n: int, key: int) -> Tensor:
+        """(B, n) negatives of ``users`` (B,) at ``positions`` (B,) of the stream ``key``."""
+        n_items = self.train.n_items
+        states = row_states(key, positions)[:, None]
+        column = torch.arange(n, device=users.device)
+        draws = integers(states, column, n_items)
+
+        width = min(_FILTER_WIDTH, 1 << (n_items - 1).bit_length())
+        positives = self.train.of(users)
+        seen = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
+        seen[positives.rows, positives.values & (width - 1)] = True
+
+        suspect = seen.gather(1, draws & (width - 1)).flatten().nonzero().flatten()
+        flat = draws.view(-1)
+        for attempt in range(1, _REDRAWS + 2):
+            row = suspect // n
+            if width < n_items:
+                confirmed = self.train.contains(users[row], flat[suspect])
+                suspect, row = suspect[confirmed], row[confirmed]
+            if not len(suspect):
+                return draws
+            counter = suspect - row * n + (attempt << 32)
+            if attempt > _REDRAWS:
+                break
+            flat[suspect] = integers(states.view(-1)[row], counter, n_items)
+            suspect = suspect[seen[row, flat[suspect] & (width - 1)]]
+        free = n_items - self.train.degrees[users[row]]
+        flat[suspect] = self._by_rank(users[row], integers(states.view(-1)[row], counter, free))
+        return draws
+
+    def _by_rank(self, users: Tensor, rank: Tensor) -> Tensor:
+        """The ``rank``-th (from 0) item outside the positives of each user."""
+        train = self.train
+        within = torch.arange(len(train), device=rank.device) - train.offsets[train.user]
+        gaps = train.user * train.n_items + train.item - within  # ascending within and across users
+        place = torch.searchsorted(gaps, users * train.n_items + rank, right=True)
+        return rank + place - train.offsets[users]

@@ -1,0 +1,338 @@
+"""The epoch loop: plain PyTorch, in one process or over the ranks of an initialised ``torch.distributed``.
+
+Every random draw is a function of (seed, epoch, position in the epoch). Ranks take slices of one global batch and sum
+their gradients, weighted by the slice's share, so any number of ranks trains the same model up to rounding; a run
+resumed from its checkpoint equals an uninterrupted one to the bit.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from recloss.backbones import Backbone
+from recloss.evaluation import evaluate
+from recloss.interactions import Interactions, Segments
+from recloss.losses import Batch, Loss, Phase
+from recloss.randomness import permutation, stream_key
+from recloss.sampling import UniformNegatives
+from recloss.similarity import prepare, sampled_scores, segment_scores
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What determines a training run besides the model, the loss and the data.
+
+    Attributes:
+        lr, weight_decay: Adam's, the decay coupled (added to the gradient) and on all rows of the model's tables.
+        epochs: passes over the training positives at most.
+        batch_size: positives per global batch; the last one of an epoch may be smaller.
+        negatives: N, drawn uniformly outside the user's training positives.
+        valid_every: epochs between validations; the last epoch is validated too.
+        patience: training stops after this many validations without a new best.
+        metric: the validation metric to maximise, such as ``ndcg_20``.
+        cutoffs: the K measured at each validation.
+        seed: of every random draw.
+    """
+
+    lr: float = 0.01
+    weight_decay: float = 0.0
+    epochs: int = 200
+    batch_size: int = 1024
+    negatives: int = 1000
+    valid_every: int = 5
+    patience: int = 5
+    metric: str = "ndcg_20"
+    cutoffs: tuple[int, ...] = (20,)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far."""
+
+    epoch: int
+    loss: float
+    metrics: dict[str, float]
+    seconds: float
+    time: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of a run; the model and the loss hold the state of ``best_epoch``."""
+
+    best_epoch: int
+    best: float
+    history: list[Validation]
+
+
+class DivergedError(ArithmeticError):
+    """The loss or an embedding became NaN or infinite: a failed run, not a score."""
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps besides the states of model, loss and optimiser."""
+
+    epoch: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 0
+    best_state: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[Validation] = field(default_factory=list)
+
+
+def fit(
+    backbone: Backbone,
+    loss: Loss,
+    train: Interactions,
+    valid: Interactions,
+    settings: FitSettings,
+    *,
+    checkpoint: Path | None = None,
+    on_validation: Callable[[Validation], None] | None = None,
+) -> FitResult:
+    """Train until the budget or the patience ends; leave the best validated state in ``backbone`` and ``loss``.
+
+    Args:
+        backbone, loss: modules on one device, which is where training happens.
+        train, valid: interactions; training positives are hidden in validation.
+        settings: the budget and batching.
+        checkpoint: file written atomically after every validation and resumed from if it is there.
+        on_validation: called with each new validation, after its checkpoint is on disk (on every rank).
+
+    Raises:
+        DivergedError: naming epoch and step of the first loss that is not finite.
+        ValueError: if the checkpoint is damaged or of other settings, or the loss needs what this loop does not offer.
+    """
+    return _Loop(backbone, loss, train, valid, settings).run(checkpoint, on_validation)
+
+
+class _Loop:
+    """One run; also the ``Context`` that the loss's hooks see."""
+
+    def __init__(
+        self, backbone: Backbone, loss: Loss, train: Interactions, valid: Interactions, settings: FitSettings
+    ) -> None:
+        unknown = sorted(loss.needs - FIELDS.keys())
+        if unknown:
+            raise ValueError(f"{loss.title} needs {', '.join(unknown)}, which training on pairs does not offer")
+        self.backbone, self.loss, self.settings = backbone, loss, settings
+        device = next(backbone.parameters()).device
+        self.train, self.valid = train.to(device), valid.to(device)
+        self.sampler = UniformNegatives(self.train)
+        groups = [
+            {"name": "model", "params": list(backbone.parameters())},
+            *loss.parameter_groups(settings.lr),
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.progress = _Progress()
+
+    @property
+    def epoch(self) -> int:
+        return self.progress.epoch + 1
+
+    def scores(self, users: Tensor) -> Tensor:
+        u_UD, v_ID = self._evaluated_embeddings()
+        return u_UD[users] @ v_ID.T
+
+    def negatives(self, users: Tensor, n: int, purpose: str) -> Tensor:
+        return self.sampler.sample(users, users, n, stream_key(self.settings.seed, self.epoch, purpose))
+
+    def run(self, checkpoint: Path | None, on_validation: Callable[[Validation], None] | None) -> FitResult:
+        if checkpoint is not None and checkpoint.exists():
+            self._load(checkpoint)
+        progress, settings = self.progress, self.settings
+        with torch.random.fork_rng():
+            while progress.epoch < settings.epochs and not self._patience_ended():
+                started = time.perf_counter()
+                mean_loss = self._train_epoch()
+                progress.epoch += 1
+                progress.seconds += time.perf_counter() - started
+                if progress.epoch % settings.valid_every == 0 or progress.epoch == settings.epochs:
+                    validation = self._validate(mean_loss)
+                    if checkpoint is not None and self.rank == 0:
+                        self._save(checkpoint)
+                    if on_validation is not None:
+                        on_validation(validation)
+        self._restore(progress.best_state)
+        return FitResult(progress.best_epoch, progress.best, progress.history)
+
+    def _patience_ended(self) -> bool:
+        since_best = [v for v in self.progress.history if v.epoch > self.progress.best_epoch]
+        return len(since_best) >= self.settings.patience
+
+    def _train_epoch(self) -> float:
+        """All passes of one epoch; the mean loss over the positives of its last pass."""
+        torch.manual_seed(stream_key(self.settings.seed, self.epoch, "modules"))
+        self.backbone.train()
+        self.loss.train()
+        with torch.no_grad():
+            self.loss.on_epoch_start(self)
+        for number, steps in enumerate(self.loss.passes(self.epoch)):
+            mean_loss = self._train_pass(number, steps)
+        return mean_loss
+
+    def _train_pass(self, number: int, phases: Any) -> float:
+        seed, size = self.settings.seed, self.settings.batch_size
+        device = self.train.keys.device
+        order = permutation(len(self.train), stream_key(seed, self.epoch, f"order {number}")).to(device)
+        key = stream_key(seed, self.epoch, f"negatives {number}")
+        losses = []
+        for start in range(0, len(order), size):
+            total = min(size, len(order) - start)
+            low, high = start + total * self.rank // self.world, start + total * (self.rank + 1) // self.world
+            pairs = order[low:high]
+            positions = torch.arange(low, high, device=device)
+            negatives = self.sampler.sample(self.train.user[pairs], positions, self.settings.negatives, key)
+            for phase in phases:
+                losses.append(self._step(phase, pairs, negatives, len(pairs) / total) * total)
+        summed = torch.stack(losses)
+        if self.world > 1:
+            dist.all_reduce(summed)
+        broken = torch.nonzero(~torch.isfinite(summed)).flatten()
+        if len(broken):
+            raise DivergedError(
+                f"the loss is {float(summed[broken[0]])} in epoch {self.epoch}, step {int(broken[0]) + 1}"
+            )
+        return float(summed.sum()) / (len(order) * len(phases))
+
+    def _step(self, phase: Phase, pairs: Tensor, negatives: Tensor, share: float) -> Tensor:
+        """One optimiser step on this rank's slice, its loss weighted by its share of the global batch."""
+        trained: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            moves = phase.trains is None or group["name"] in phase.trains
+            for parameter in group["params"]:
+                parameter.requires_grad_(moves)
+            trained += group["params"] if moves else []
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=pairs.device)
+        if len(pairs):
+            loss = self._loss(phase, pairs, negatives) * share
+            loss.backward()
+        self._reduce_gradients(trained)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, phase: Phase, pairs: Tensor, negatives: Tensor) -> Tensor:
+        users, items = self.train.user[pairs], self.train.item[pairs]
+        user_table, item_table = self.backbone.embed()
+        u_BD = prepare(F.embedding(users, user_table), self.loss.similarity)
+        v_ID = prepare(item_table, self.loss.similarity)
+        scores = sampled_scores(u_BD, v_ID, torch.cat([items[:, None], negatives], 1))
+        scored = Scored(users, self.train, u_BD, v_ID)
+        optional = {name: FIELDS[name](scored) for name in self.loss.needs}
+        loss = self.loss(Batch(scores[:, 0], scores[:, 1:], phase.name, **optional))
+        auxiliary = self.backbone.auxiliary_loss(users, items)
+        return loss if auxiliary is None else loss + auxiliary
+
+    def _reduce_gradients(self, trained: list[Tensor]) -> None:
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.world > 1:
+            flat = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+            dist.all_reduce(flat)
+            for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+                parameter.grad = grad.view_as(parameter)
+
+    @torch.no_grad()
+    def _evaluated_embeddings(self) -> tuple[Tensor, Tensor]:
+        self.backbone.eval()
+        user_table, item_table = self.backbone.embed()
+        self.backbone.train()
+        return prepare(user_table, self.loss.similarity), prepare(item_table, self.loss.similarity)
+
+    def _validate(self, mean_loss: float) -> Validation:
+        progress, settings = self.progress, self.settings
+        try:
+            metrics = evaluate(self.backbone, self.loss.similarity, self.valid, [self.train], settings.cutoffs).mean()
+        except FloatingPointError as error:
+            raise DivergedError(f"after epoch {progress.epoch}: {error}") from None
+        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time())
+        progress.history.append(validation)
+        if metrics[settings.metric] > progress.best:
+            progress.best, progress.best_epoch = metrics[settings.metric], progress.epoch
+            progress.best_state = {
+                "backbone": {k: v.clone() for k, v in self.backbone.state_dict().items()},
+                "loss": {k: v.clone() for k, v in self.loss.state_dict().items()},
+            }
+        return validation
+
+    def _save(self, path: Path) -> None:
+        save_atomically(
+            path,
+            {
+                "settings": asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)},
+                "backbone": self.backbone.state_dict(),
+                "loss": self.loss.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": asdict(self.progress),
+            },
+        )
+
+    def _load(self, path: Path) -> None:
+        saved = load_checkpoint(path)
+        settings = asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)}
+        if saved["settings"] != settings:
+            other = sorted(key for key in settings if saved["settings"].get(key) != settings[key])
+            raise ValueError(f"{path}: the checkpoint is of a run with another {', '.join(other)}")
+        self._restore(saved)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        progress = saved["progress"]
+        history = [Validation(**validation) for validation in progress.pop("history")]
+        self.progress = _Progress(**progress, history=history)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.backbone.load_state_dict(state["backbone"])
+        self.loss.load_state_dict(state["loss"])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the optional fields of a ``Batch`` are made from: rows' users, training positives, embeddings."""
+
+    users: Tensor
+    train: Interactions
+    u_BD: Tensor
+    v_ID: Tensor
+
+
+def _positives(scored: Scored) -> Segments:
+    items = scored.train.of(scored.users)
+    return items.with_values(segment_scores(scored.u_BD, scored.v_ID, items.values, items.offsets))
+
+
+FIELDS: dict[str, Callable[[Scored], Any]] = {"user": lambda scored: scored.users, "positives": _positives}
+"""How each optional field of ``Batch`` is filled; a new kind of input is one entry."""
+
+
+def save_atomically(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain Python values; ``path`` holds either the old or the new state, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_atomically`` wrote; nothing but tensors and plain values is ever unpickled.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
+        raise ValueError(f"{path}: the checkpoint is damaged ({error})".splitlines()[0]) from error

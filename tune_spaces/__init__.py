@@ -1,0 +1,1 @@
+"""Search spaces, sweeps and paper experiments, as data."""
