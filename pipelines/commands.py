@@ -98,7 +98,7 @@ def data_list() -> None:
 
     table = Table("name", "title", "size", "terms")
     for name, public in sorted(PUBLIC.items()):
-        table.add_row(name, public.title, f"{public.bytes / 1e6:.1f} MB", public.terms)
+        table.add_row(name, public.title, f"{public.bytes / 1e6:.1f} MB", public.licence)
     _console().print(table)
 
 
@@ -220,7 +220,7 @@ def sweep(file: Path, dry_run: bool, storage: Path, tracking_uri: str | None, sp
         console.print(f"interrupted; finished trials are kept. To go on: recloss sweep {file}", markup=False)
         return INTERRUPTED
     results = read_results(uri, settings.name)
-    show(results, console)
+    console.print(show(results))
     for path in write_report(results, storage / settings.name / "report", ["md", "csv"]):
         console.print(str(path), markup=False, soft_wrap=True)
     console.print(f"MLflow: recloss ui --storage {storage}", markup=False, soft_wrap=True)
@@ -247,7 +247,7 @@ def report(experiment: str, formats: str, out: Path, storage: Path, tracking_uri
     results = read_results(_store(tracking_uri, storage), experiment)
     paths = write_report(results, out, [part.strip() for part in formats.split(",")])
     console = _console()
-    show(results, console)
+    console.print(show(results))
     for path in paths:
         console.print(str(path), markup=False, soft_wrap=True)
 

@@ -135,7 +135,7 @@ def devices() -> Check:
 
 
 def cluster_file() -> Check:
-    """Whether Ray remembers a cluster that was killed: ``RAY_ADDRESS=auto`` and a plain ``ray.init`` then fail."""
+    """Whether Ray remembers a killed cluster: ``RAY_ADDRESS=auto`` and a plain ``ray.init`` then fail."""
     linux = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
     file = Path(os.environ.get("RAY_TMPDIR", linux), "ray", "ray_current_cluster")
     if not file.exists():

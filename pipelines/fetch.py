@@ -18,6 +18,8 @@ from recloss.errors import InputError, choices
 GROUPLENS = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 WHEEL = "recbole==1.2.1"
 
+Content = Callable[[], bytes]
+
 
 def _ml_100k_from_wheel() -> bytes:
     """The copy inside a public package, downloaded with the user's own pip; it has a header line more."""
@@ -68,7 +70,7 @@ class PublicDataset:
     file: str
     bytes: int
     sha256: str
-    sources: tuple[tuple[str, Callable[[], bytes]], ...]
+    sources: tuple[tuple[str, Content], ...]
     """(name for messages, function that returns the content of ``file``), in the order they are tried."""
     by_hand: str
     """What to download from where if every source fails."""
@@ -117,14 +119,15 @@ def fetch(name: str, *, folder: Path | None = None, on_step: Callable[[str], Non
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(target)
+        try:
+            partial.write_bytes(content)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{target}: cannot be written ({error.strerror}); set RECLOSS_CACHE to another folder"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     say(f"{name}: {dataset.bytes:,} bytes in {target.parent}")
     return target.parent
 
@@ -150,7 +153,6 @@ def _download(dataset: PublicDataset, target: Path, say: Callable[[str], None]) 
             continue
         if _is_right(content, dataset):
             return content
-        failed.append(f"{source}: other content (SHA-256 {sha256(content).hexdigest()}, not
-        {dataset.sha256})")
+        failed.append(f"{source}: the SHA-256 is {sha256(content).hexdigest()}, expected {dataset.sha256}")
     reasons = "; ".join(failed)
     raise InputError(f"{dataset.name} cannot be fetched ({reasons}); {dataset.by_hand} into {target.parent}")

@@ -223,7 +223,7 @@ class SweepSettings(Settings):
 
 
 class SpaceSettings(Settings):
-    """A file in ``tune_spaces/losses`` or ``tune_spaces/backbones``: where the grid is from, what it presets, its axes."""
+    """A file in ``tune_spaces/losses`` or ``backbones``: where its grid is from, what it presets, its axes."""
 
     source: str
     preset: dict[str, Any] = {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray import tune
+
 from pipelines import journal
 from pipelines.cluster import check_fits
 from pipelines.settings import ResourceSettings, Trial
@@ -36,6 +38,33 @@ class Task:
         return state == "failed" or (state == "finished" and scored)
 
 
+class _Watcher(tune.Callback):
+    """Tells the driver what happens to trials. Tune saves its callbacks' state, which is nothing here."""
+
+    def __init__(self, on_change: Callable[[Path, str], None]) -> None:
+        self.on_change = on_change
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.on_change(_folder(trial), "started")
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        self.on_change(_folder(trial), "validated")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.on_change(_folder(trial), "ended")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _record_failure(_folder(trial), f"the process of the trial died {CRASHES + 1} times")
+        self.on_change(_folder(trial), "ended")
+
+
+def _folder(trial: Any) -> Path:
+    return Path(trial.config["task"]["folder"])
+
+
 def run_tasks(
     tasks: Sequence[Task], resources: ResourceSettings, scratch: Path, on_change: Callable[[Path, str], None]
 ) -> bool:
@@ -50,27 +79,10 @@ def run_tasks(
     Returns:
         Whether everything ran to success or failure; ``False`` after an interrupt (Ctrl-C).
     """
-    from ray import tune
-
     todo = [task for task in tasks if not task.done]
     if not todo:
         return True
     concurrent = check_fits(resources)
-
-    class Watcher(tune.Callback):
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            on_change(Path(trial.config["task"]["folder"]), "started")
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-            on_change(Path(trial.config["task"]["folder"]), "validated")
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            on_change(Path(trial.config["task"]["folder"]), "ended")
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            folder = Path(trial.config["task"]["folder"])
-            _record_failure(folder, f"the process of the trial died {CRASHES + 1} times")
-            on_change(folder, "ended")
 
     share = {"cpu": resources.cpus, "gpu": resources.gpus} if resources.workers == 1 else {"cpu": 0.01}
     name = f"tune-{time.time_ns()}"
@@ -81,7 +93,7 @@ def run_tasks(
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(scratch.absolute()),
-            callbacks=[Watcher()],
+            callbacks=[_Watcher(on_change)],
             failure_config=tune.FailureConfig(max_failures=CRASHES),
             verbose=0,
         ),
@@ -105,8 +117,6 @@ def _config(task: Task, resources: ResourceSettings) -> dict[str, Any]:
 
 def _run_task(config: dict[str, Any]) -> dict[str, Any]:
     """The function Tune runs: a task to its end. A failed trial ends here, in its journal, and is not tried again."""
-    from ray import tune
-
     task = config["task"]
     trial, data, folder = Trial.model_validate(task["trial"]), Path(task["data"]), Path(task["folder"])
     resources = ResourceSettings.model_validate(task["resources"])

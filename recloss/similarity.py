@@ -8,7 +8,9 @@ from torch import Tensor
 
 from recloss.errors import choices
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+with warnings.catch_warnings():  # torch says once per process that CSR tensors are in beta; here is that once
+    warnings.simplefilter("ignore")
+    torch.eye(1).to_sparse_csr()
 
 SIMILARITIES = ("cosine", "dot")
 _DENSE_BACKWARD = 16

@@ -29,10 +29,7 @@ def sources(package: str) -> dict[str, set[str]]:
     paths = sorted((ROOT / package).rglob("*.py"))
     assert paths
     relative = [path.relative_to(ROOT) for path in paths]
-    return {
-        r.as_posix(): imported(p.read_text(), ".".join(r.parts[:-1]))
-        for r, p in zip(relative, paths, strict=True)
-    }
+    return {r.as_posix(): imported(p.read_text(), ".".join(r.parts[:-1])) for r, p in zip(relative, paths, strict=True)}
 
 
 def top(names: set[str]) -> set[str]:

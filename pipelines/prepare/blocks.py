@@ -84,9 +84,9 @@ def split(block: pa.Table, test_ratio: float, valid_ratio: float, seed: int) -> 
 def sizes(n: int, test_ratio: float, valid_ratio: float) -> tuple[int, int, int]:
     """(train, valid, test) of a user with ``n`` interactions.
 
-    test = ceil(test_ratio * n), valid = ceil(valid_ratio * (n - test)), the rest is train, with the ratios taken as the
-    decimal numbers they are written as (ceil(0.2 * 5) is 1). At least one interaction stays in train:
-    test <= n - 1, then valid <= n - test - 1; so n = 1 gives (1, 0, 0) and n = 2 gives (1, 0, 1).
+    test = ceil(test_ratio * n), valid = ceil(valid_ratio * (n - test)), the rest is train. The ratios are taken
+    as the decimal numbers they are written as, so ceil(0.2 * 5) is 1. At least one interaction stays in train:
+    test <= n - 1, then valid <= n - test - 1; n = 1 gives (1, 0, 0) and n = 2 gives (1, 0, 1).
     """
     test = min(ceil(Fraction(str(test_ratio)) * n), n - 1)
     valid = min(ceil(Fraction(str(valid_ratio)) * (n - test)), n - test - 1)

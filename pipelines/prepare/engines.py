@@ -62,7 +62,7 @@ class RayEngine:
     def read(self, sources: Sequence[Source]) -> Any:
         """The blocks of all sources, one task per file."""
         import ray.data
-        from ray.data import DataContext, ShuffleStrategy
+        from ray.data.context import DataContext, ShuffleStrategy
         from ray.exceptions import RayTaskError
 
         context = deepcopy(DataContext.get_current())
@@ -71,10 +71,13 @@ class RayEngine:
         context.execution_options.preserve_order = True
         context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
         with DataContext.current(context):
-            files = ray.data.from_items([{"file": i} for i in range(len(sources))], override_num_blocks=len(sources))
-            reader = {"batch_size": 1, "batch_format": "pyarrow", "fn_kwargs": {"sources": tuple(sources)}}
+            files: Any = ray.data.from_items(
+                [{"file": index} for index in range(len(sources))], override_num_blocks=len(sources)
+            )
             try:
-                blocks = files.map_batches(_read, **reader).materialize()
+                blocks = files.map_batches(
+                    _read, batch_size=1, batch_format="pyarrow", fn_kwargs={"sources": tuple(sources)}
+                ).materialize()
             except RayTaskError as error:
                 if isinstance(error.cause, InputError):
                     raise InputError(str(error.cause).splitlines()[0]) from None  # Ray appends lines of its own
@@ -122,6 +125,7 @@ def running(engine: Literal["auto", "local", "ray"], size: int) -> Iterator[Engi
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
+    import ray.data  # configures its logging when it is imported
 
     own = not ray.is_initialized()
     if own:

@@ -108,9 +108,13 @@ class TextSource:
             )
         if refused:
             row = refused[0]
-            cut = "" if lines.endswith(b"\n") or row.number < rows else " (the last line: is the file cut off?)"
-            found = f"{row.actual_columns} columns, expected {self.width}{cut}"
-            raise InputError(f"{self.path.name}, line {first + row.number - 1}: {found}")
+            hint = ""
+            if row.number == rows and not lines.endswith(b"\n"):
+                hint = " (the last line: is the file cut off?)"
+            elif self.quoted and '"' in row.text:
+                hint = " (a quoted value must not contain a line break)"
+            found = f"{row.actual_columns} columns, expected {self.width}"
+            raise InputError(f"{self.path.name}, line {first + row.number - 1}: {found}{hint}")
         columns = zip(self.columns.items(), raw.columns, strict=True)
         return _checked(
             {role: (name, column) for (role, (_, name)), column in columns},
@@ -225,7 +229,7 @@ def _movielens(path: Path, line: str) -> TextSource:
     if "\t" in line:
         names = line.split("\t")
         present = {role: name for role, name in INTER.items() if role in ("user", "item") or name in names}
-        columns = _positions(path, names, present)
+        columns = {role: (at, role) for role, (at, _) in _positions(path, names, present).items()}
         return TextSource(path, "RecBole .inter", "\t", len(names), columns, header=True, quoted=False)
     if "," not in line:
         raise InputError(f"{path.name}: not a MovieLens file; accepted: {ACCEPTED}")
@@ -342,7 +346,7 @@ def _whole_lines(path: Path, skip: int) -> Iterator[tuple[int, bytes]]:
 def _broken(lines: bytes) -> int:
     """Index of the first line with an odd number of quotes or with a carriage return inside."""
     each = enumerate(line.removesuffix(b"\r") for line in lines.split(b"\n"))
-    return next(index for index, line in each if line.count(b'"') % 2 or b"\r" in line)
+    return next((index for index, line in each if line.count(b'"') % 2 or b"\r" in line), 0)
 
 
 def _checked(columns: dict[str, tuple[str, pa.ChunkedArray]], where: Where) -> pa.Table:

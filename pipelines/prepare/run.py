@@ -55,9 +55,12 @@ def prepare(
     with staging(out) as folder, running(engine, size) as chosen:
         manifest = origin | _Preparation(chosen, settings, raw, say).run(log, folder)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if _occupied(out):  # by a run that was faster
-            return _unchanged(out, origin, say)
-        folder.rename(out)
+        try:
+            folder.rename(out)
+        except OSError:
+            if not _occupied(out):
+                raise
+            return _unchanged(out, origin, say)  # written meanwhile by another run
     say(f"wrote {out}")
     return manifest
 
@@ -172,12 +175,12 @@ class _Preparation:
         """
         users, items = (int((degree > 0).sum()) for degree in degrees)
         rows = int(degrees[0].sum())
-        described = ", ".join(f"{key} {value}" for key, value in details.items())
+        described = f"{step} ({', '.join(f'{key} {value}' for key, value in details.items())})" if details else step
         if rows == 0:
             before = "{rows:,} interactions of {users:,} users and {items:,} items".format(**self.steps[-1])
-            raise InputError(f"{self.raw}: nothing is left after the step {step} ({described}); before it: {before}")
+            raise InputError(f"{self.raw}: nothing is left after the step {described}; before it: {before}")
         self.steps.append({"step": step, "rows": rows, "users": users, "items": items, **details})
-        self.say(f"{step}: {rows:,} interactions, {users:,} users, {items:,} items ({described})".replace(" ()", ""))
+        self.say(f"{described}: {rows:,} interactions, {users:,} users, {items:,} items")
 
     def _write(self, blocks: Any, fingerprint: Fingerprint, folder: Path) -> tuple[dict[str, int], str]:
         """Write the shards of the splits; returns their sizes and the fingerprint.
@@ -204,14 +207,13 @@ class _Preparation:
         for split, writer in writers.items():
             writer.close()
             if writer.written == 0:
-                needed = 3 if split == "valid" else 2
-                raise InputError(f"{self.raw}: {split} is empty: no user has {needed} interactions to divide")
+                raise InputError(f"{self.raw}: the {split} split would be empty, the users have too few interactions")
         return {split: writer.written for split, writer in writers.items()}, fingerprint.hexdigest()
 
 
-def _in_order(ids: pa.Array) -> tuple[pa.Array, str]:
+def _in_order(ids: pa.StringArray) -> tuple[pa.Array, str]:
     """Sorted ids and the order: ``integer`` if all are decimal integers below 10^18, else ``bytes``."""
-    texts = pa.table({"id": ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids})
+    texts = pa.table({"id": ids})
     if not pc.all(pc.match_substring_regex(texts["id"], r"^-?[0-9]{1,18}$")).as_py():
         return texts.sort_by("id")["id"].combine_chunks(), "bytes"
     numbered = texts.append_column("number", texts["id"].cast(pa.int64()))

@@ -52,7 +52,7 @@ def _notes(notes: tuple[int, ...]) -> str:
 
 
 def _selected(s: Selected) -> list[str]:
-    value = "--" if s.value is None else f"{escape(s.metric)} {s.value:.4f}"
+    value = "--" if s.value is None else f"{s.value:.4f}"
     seconds = "--" if s.seconds is None else f"{s.seconds:.1f}"
     names = [escape(name) for name in (s.data, s.backbone, s.loss, s.params or "--")]
     return [*names, value, str(s.points), str(s.failed), seconds]

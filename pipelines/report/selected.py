@@ -4,7 +4,6 @@ import statistics
 from dataclasses import dataclass
 
 from pipelines.report.cells import Cell, plain, sweep_cells
-from pipelines.report.table import metric_title
 from pipelines.tracking import Results
 
 
@@ -19,9 +18,8 @@ class Selected:
     """Title."""
     params: str
     """Selected values of the settings that the grid varies (``loss.tau=0.1 optim.lr=0.01``)."""
-    metric: str
-    """Title of the validation metric; empty before the selection."""
     value: float | None
+    """The validation metric that selected it."""
     points: int
     """Grid points tried."""
     failed: int
@@ -47,7 +45,6 @@ def _selected(cell: Cell) -> Selected:
         backbone=cell.backbone_title,
         loss=cell.loss_title,
         params=" ".join(f"{key}={plain(chosen[key])}" for key in _varied(cell) if key in chosen),
-        metric=metric_title(cell.selection.metric.removeprefix("valid/")) if cell.selection else "",
         value=cell.selection.value if cell.selection else None,
         points=cell.points,
         failed=sum(trial.status == "FAILED" for trial in cell.grid),

@@ -67,7 +67,8 @@ class Column:
     @property
     def metric_title(self) -> str:
         """The metric as the papers print it: ``NDCG@20``."""
-        return metric_title(self.metric)
+        name, k = parse_metric(self.metric)
+        return f"{_METRIC_TITLES.get(name, name.capitalize())}@{k}"
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,6 @@ def build_table(results: Results, metrics: Sequence[str] | None = None) -> Table
         improvements=tuple(improvements),
         notes=tuple(notes.texts),
     )
-
-
-def metric_title(metric: str) -> str:
-    """``ndcg_20`` -> ``NDCG@20``."""
-    name, k = parse_metric(metric)
-    return f"{_METRIC_TITLES.get(name, name.capitalize())}@{k}"
 
 
 class _Notes:

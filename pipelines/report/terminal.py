@@ -9,18 +9,23 @@ from rich.text import Text
 from pipelines.report.selected import Selected
 from pipelines.report.table import Improvement, Score, Table
 
+_COLUMNS_PER_GRID = 4
+"""So that 100 characters hold a grid without breaking a number."""
 _STYLES = {"best": "bold", "second": "underline", "": ""}
 
 
 def terminal(table: Table, selected: list[Selected]) -> RenderableType:
-    """One grid per data set, the footnotes, and the selected configurations. Text is never read as markup."""
+    """Grids per data set, the footnotes, and the selected configurations. Text is never read as markup."""
     parts: list[RenderableType] = [Text(f"sweep {table.sweep}", "bold")]
-    parts += [Text(line, "dim") for line in table.header]
-    indices = range(len(table.columns))
-    for data, group in groupby(indices, key=lambda index: table.columns[index].data):
-        parts += [Text(""), _comparison(table, data, list(group))]
+    legend = "best bold, second underlined, by unrounded mean"
+    parts += [Text(line, "dim") for line in (*table.header, legend)]
+    for data, group in groupby(range(len(table.columns)), key=lambda index: table.columns[index].data):
+        indices = list(group)
+        for first in range(0, len(indices), _COLUMNS_PER_GRID):
+            parts += [Text(""), _comparison(table, data, indices[first : first + _COLUMNS_PER_GRID])]
     parts += [Text(f"[{number}] {note}") for number, note in enumerate(table.notes, start=1)]
-    parts += [Text(""), _selected(selected)]
+    for data, cells in groupby(selected, key=lambda cell: cell.data):
+        parts += [Text(""), _selected(data, list(cells))]
     return Group(*parts)
 
 
@@ -30,7 +35,7 @@ def _comparison(table: Table, data: str, indices: list[int]) -> Grid:
     for index in indices:
         column = table.columns[index]
         heading = Text(f"{column.backbone_title}\n{column.metric_title}")
-        grid.add_column(heading, justify="right", no_wrap=True)
+        grid.add_column(heading, justify="right")
     for row in table.rows:
         grid.add_row(Text(row.title), *(_score(row.scores[index]) for index in indices))
     if table.improvements:
@@ -43,7 +48,7 @@ def _score(score: Score) -> Text:
     if score.mean is None:
         return _noted("--", score.notes)
     spread = "" if score.std is None else f" ±{score.std:.4f}"
-    return Text(f"{score.mean:.4f}", _STYLES[score.mark]) + _noted(spread, score.notes)
+    return Text.assemble((f"{score.mean:.4f}", _STYLES[score.mark]), _noted(spread, score.notes))
 
 
 def _improvement(improvement: Improvement) -> Text:
@@ -55,15 +60,15 @@ def _noted(text: str, notes: tuple[int, ...]) -> Text:
     return Text(text + "".join(f" [{number}]" for number in notes))
 
 
-def _selected(selected: list[Selected]) -> Grid:
-    grid = Grid(title=Text("selected configurations", "bold"), title_justify="left")
-    for heading in ("Data", "Backbone", "Loss", "Selected"):
+def _selected(data: str, selected: list[Selected]) -> Grid:
+    grid = Grid(title=Text(f"{data}: selected configurations", "bold"), title_justify="left")
+    for heading in ("Backbone", "Loss", "Selected"):
         grid.add_column(heading)
     for heading in ("Validation", "Points", "Failed", "s/trial"):
         grid.add_column(heading, justify="right")
     for s in selected:
-        value = "--" if s.value is None else f"{s.metric} {s.value:.4f}"
+        value = "--" if s.value is None else f"{s.value:.4f}"
         seconds = "--" if s.seconds is None else f"{s.seconds:.1f}"
-        cells = (s.data, s.backbone, s.loss, s.params or "--", value, str(s.points), str(s.failed), seconds)
-        grid.add_row(*(Text(cell) for cell in cells))
+        texts = (s.backbone, s.loss, s.params or "--", value, str(s.points), str(s.failed), seconds)
+        grid.add_row(*(Text(text) for text in texts))
     return grid

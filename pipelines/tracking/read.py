@@ -98,7 +98,7 @@ def read_results(uri: str, experiment: str) -> Results:
         check_not_deleted(found)
     runs = scan(client, found.experiment_id)
     if ("sweep",) not in runs:
-        raise InputError(f"experiment {experiment!r} holds no sweep: recloss did not write it")
+        raise InputError(f"experiment {experiment!r} holds no sweep, so there is nothing to compare")
     selections = {}
     for key, run in runs.items():
         if key[0] == "cell" and "recloss.selected" in run.tags:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 ERROR_LENGTH = 500
 """Longer error texts of failed trials are cut."""
 
+Measured = dict[tuple[str, float, int], int]
+"""(metric, value, step) to unix milliseconds."""
+
 STAGES = ("grid", "confirm")
-_METRICS_PER_BATCH = 1000
+_POINTS_PER_BATCH = 800
+"""MLflow takes 1000 entries at once, measurements, parameters and tags together."""
 
 
 def open_tracker(uri: str, experiment: str, artifacts: Path) -> "Tracker":
@@ -40,13 +44,14 @@ def open_tracker(uri: str, experiment: str, artifacts: Path) -> "Tracker":
             place = None if uri.startswith("http") else str(artifacts.absolute())
             found = client.get_experiment(client.create_experiment(experiment, artifact_location=place))
         check_not_deleted(found)
-        if found.tags.get("recloss.kind") != "sweep":
-            client.set_experiment_tag(found.experiment_id, "recloss.kind", "sweep")
     return Tracker(client, found.experiment_id)
 
 
 class Tracker:
-    """Writes one sweep. When the store is lost in the middle, MLflow's own exceptions are raised."""
+    """Writes one sweep, or trials outside any sweep: before `sweep_started` their runs have no parent.
+
+    When the store is lost in the middle, MLflow's own exceptions are raised.
+    """
 
     def __init__(self, client: "MlflowClient", experiment_id: str):
         self._client = client
@@ -55,11 +60,12 @@ class Tracker:
 
     def sweep_started(self, settings: dict[str, Any]) -> None:
         """Set the sweep's run RUNNING, and its open cells; its resolved settings become ``sweep.json``."""
+        self._client.set_experiment_tag(self._experiment_id, "recloss.kind", "sweep")
         sweep = self._sweep()
         self._set_status(sweep, "RUNNING")
         named = {f"recloss.{key}": settings[key] for key in ("backbones", "losses", "baselines")}
         named["recloss.data"] = [data["name"] for data in settings["data"]]
-        self._set_tags(sweep, {key: ", ".join(names) for key, names in named.items()})
+        self._log(sweep, {key: ", ".join(names) for key, names in named.items()}, {}, {})
         self._client.log_text(sweep.id, json.dumps(settings, indent=2) + "\n", "sweep.json")
         for cell in self._of_kind("cell"):
             if "recloss.selected" not in cell.tags:
@@ -78,7 +84,7 @@ class Tracker:
         A failed trial gets its error and no measurement.
 
         Raises:
-            InputError: if the journal is damaged, or the sweep has the same data under another name.
+            InputError: if the journal is damaged, or the experiment has the same data under another name.
         """
         events = journal.read(folder)
         start = journal.last(events, "start")
@@ -90,19 +96,20 @@ class Tracker:
         if (recorded := run.tags["recloss.data"]) != data_name:
             raise InputError(
                 f"data sets {recorded!r} and {data_name!r} have the same content (fingerprint "
-                f"{trial.data[:12]}); within one sweep a data set keeps one name"
+                f"{trial.data[:12]}); within one experiment a data set keeps one name"
             )
         stages = ",".join(s for s in STAGES if s == stage or s in run.tags["recloss.stage"].split(","))
         tags = {"recloss.stage": stages, "recloss.journal": f"{len(events)} events to {events[-1]['time']}"}
         if run.status == status and tags.items() <= run.tags.items():
             return
+        tags |= _environment_tags(start["environment"])
         if status == "FAILED":
             tags["recloss.error"] = _cut(str(events[-1]["error"]))
-        else:
-            self._send_metrics(run, _measurements(events))
-            self._delete_tag(run, "recloss.error")
-        self._send_params(run, trial.flat())
-        self._set_tags(run, tags | _environment_tags(start["environment"]))
+        elif "recloss.error" in run.tags:
+            self._client.delete_tag(run.id, "recloss.error")
+            del run.tags["recloss.error"]
+        params = {key: str(value) for key, value in trial.flat().items()}
+        self._log(run, tags, params, {} if status == "FAILED" else _measurements(events))
         self._set_status(run, status, end=_milliseconds(events[-1]))
 
     def record_selection(
@@ -128,7 +135,7 @@ class Tracker:
         text = json.dumps(selection, sort_keys=True)
         if cell.tags.get("recloss.selected") != text:
             self._client.log_metric(cell.id, f"valid/{metric}", value)
-            self._set_tags(cell, {"recloss.selected": text})
+            self._log(cell, {"recloss.selected": text}, {}, {})
         self._set_status(cell, "FINISHED")
 
     def attach(self, folder: Path, files: Iterable[Path]) -> None:
@@ -168,7 +175,8 @@ class Tracker:
             "recloss.seed": str(trial.seed),
             "recloss.stage": "",
         }
-        cell = self._cell(data_name, trial.backbone.name, trial.loss.name)
+        in_sweep = ("sweep",) in self._runs
+        cell = self._cell(data_name, trial.backbone.name, trial.loss.name) if in_sweep else None
         return self._find_or_create(("trial", name), _short_name(trial), tags, parent=cell, start=start)
 
     def _find_or_create(
@@ -189,37 +197,28 @@ class Tracker:
             self._client.set_terminated(run.id, status, end)
         run.status = status
 
-    def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
+    def _log(self, run: Run, tags: dict[str, str], params: dict[str, str], measured: Measured) -> None:
+        """Send what the run does not have yet; the store writes the tags last."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        new = {key: value for key, value in tags.items() if run.tags.get(key) != value}
-        if new:
-            self._client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
-            run.tags |= new
+        logged = self._logged(run) if measured else set()
+        points = [Metric(what[0], what[1], at, what[2]) for what, at in measured.items() if what not in logged]
+        new_params = [Param(key, value) for key, value in params.items() if key not in run.params]
+        new_tags = [RunTag(key, value) for key, value in tags.items() if run.tags.get(key) != value]
+        while len(points) > _POINTS_PER_BATCH:
+            self._client.log_batch(run.id, metrics=points[:_POINTS_PER_BATCH])
+            points = points[_POINTS_PER_BATCH:]
+        if points or new_params or new_tags:
+            self._client.log_batch(run.id, metrics=points, params=new_params, tags=new_tags)
+        logged |= measured.keys()
+        run.params |= params
+        run.tags |= tags
 
-    def _delete_tag(self, run: Run, key: str) -> None:
-        if key in run.tags:
-            self._client.delete_tag(run.id, key)
-            del run.tags[key]
-
-    def _send_params(self, run: Run, flat: dict[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        new = {key: str(value) for key, value in flat.items() if key not in run.params}
-        if new:
-            self._client.log_batch(run.id, params=[Param(key, value) for key, value in new.items()])
-            run.params |= new
-
-    def _send_metrics(self, run: Run, measured: dict[tuple[str, float, int], int]) -> None:
-        from mlflow.entities import Metric
-
+    def _logged(self, run: Run) -> set[tuple[str, float, int]]:
         if run.logged is None:
             histories = (self._client.get_metric_history(run.id, name) for name in run.metrics)
             run.logged = {(point.key, point.value, point.step) for history in histories for point in history}
-        new = [Metric(*what[:2], at, what[2]) for what, at in measured.items() if what not in run.logged]
-        for first in range(0, len(new), _METRICS_PER_BATCH):
-            self._client.log_batch(run.id, metrics=new[first : first + _METRICS_PER_BATCH])
-        run.logged |= measured.keys()
+        return run.logged
 
 
 def _status(events: list[dict[str, Any]]) -> str:
@@ -230,10 +229,10 @@ def _status(events: list[dict[str, Any]]) -> str:
     return "FINISHED" if kind in ("finish", "test") and journal.last(events, "finish") else "RUNNING"
 
 
-def _measurements(events: list[dict[str, Any]]) -> dict[tuple[str, float, int], int]:
-    """(metric, value, step) of every measurement and its first unix ms: a resumed trial may repeat some."""
+def _measurements(events: list[dict[str, Any]]) -> Measured:
+    """Every measurement; one that a resumed trial repeated counts once, at its first time."""
     finish = journal.last(events, "finish") or {}
-    points: dict[tuple[str, float, int], int] = {}
+    points: Measured = {}
     for event in events:
         step = event["epoch"] if event["event"] == "valid" else finish.get("best_epoch", 0)
         for name, value in event.get("metrics", {}).items():

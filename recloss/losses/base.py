@@ -95,9 +95,9 @@ class Loss(nn.Module, ABC):
         """Scalar loss of a checked batch; for most losses the mean of its pure function over the rows."""
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups of the loss's own parameters, as torch takes them, each with a ``name``; ``lr`` is the model's.
+        """Optimiser groups of the loss's own parameters, as torch takes them, each with a ``name``.
 
-        A group without ``lr`` or ``weight_decay`` uses the model's; ``maximize=True`` ascends.
+        ``lr`` is the model's. A group without ``lr`` or ``weight_decay`` uses the model's; ``maximize=True`` ascends.
         """
         return []
 

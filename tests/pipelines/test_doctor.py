@@ -69,9 +69,7 @@ def test_a_check_that_breaks_is_a_failed_check(monkeypatch, tmp_path):
 
     ready = Check("ready", True, "")
     names = [
-        name
-        for name, member in vars(doctor).items()
-        if getattr(member, "__annotations__", {}).get("return") is Check
+        name for name, member in vars(doctor).items() if getattr(member, "__annotations__", {}).get("return") is Check
     ]
     for name in set(names) - {"_guarded"}:
         monkeypatch.setattr(doctor, name, lambda *_, **__: ready)
@@ -84,9 +82,7 @@ def test_a_check_that_breaks_is_a_failed_check(monkeypatch, tmp_path):
 
 def test_packages_missing_and_out_of_range(monkeypatch):
     real = doctor._version
-    monkeypatch.setattr(
-        doctor, "_version", lambda name: {"ray": "2.9.0", "click": None}.get(name, real(name))
-    )
+    monkeypatch.setattr(doctor, "_version", lambda name: {"ray": "2.9.0", "click": None}.get(name, real(name)))
 
     check = doctor.packages()
 

@@ -1,0 +1,126 @@
+"""What the renderers make of a table: terminal, Markdown, CSV."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from pipelines.report import build_table, selected_configurations, show, write_report
+from pipelines.report.markdown import escape, markdown
+from recloss.errors import InputError
+
+HOSTILE = "[red]a|b[/red] <script>alert(1)</script> **x** `y` $z$ \x1b[31m\n# title"
+
+
+def terminal(results, **options):
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor", **options)
+    console.print(show(results, ["ndcg_20"]))
+    return console.file.getvalue()
+
+
+def as_markdown(results):
+    return markdown(build_table(results, ["ndcg_20"]), selected_configurations(results))
+
+
+@pytest.fixture
+def duel(fabric):
+    """Talos ahead of BPR, PSL failed with a hostile error, SL not run."""
+    fabric.cell("bpr", [0.10, 0.11, 0.12])
+    fabric.cell("talos", [0.2, 0.21, 0.22])
+    fabric.select(fabric.trial("psl"))
+    fabric.trial("psl", seed=1, stage="confirm", status="FAILED", error=HOSTILE)
+    return fabric.results(losses=dict.fromkeys(("bpr", "sl", "psl", "talos")), baselines=["bpr"])
+
+
+def test_terminal(duel):
+    shown = terminal(duel)
+    assert "\x1b[1m0.2100\x1b[0m ±0.0100" in shown
+    assert "\x1b[4m0.1100\x1b[0m ±0.0100" in shown
+    assert "-- [1]" in shown
+    assert "+90.91" in shown
+    assert "no trial yet" in shown
+    assert "0.0000" not in shown
+
+
+def test_many_columns_fit_in_100_characters(fabric):
+    fabric.cell("talos", [0.2, 0.21, 0.22], protocol__cutoffs=[20, 50, 100])
+    fabric.cell("talos", [0.3, 0.31, 0.32], backbone="lightgcn", protocol__cutoffs=[20, 50, 100])
+    console = Console(file=io.StringIO(), width=100)
+    console.print(show(fabric.results(backbones={"mf": None, "lightgcn": None})))
+    shown = console.file.getvalue()
+    assert "0.2100 ±0.0100" in shown
+    assert "0.3100 ±0.0100" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_terminal_never_reads_text_as_markup(duel):
+    shown = terminal(duel)
+    assert "[red]a|b[/red]" in shown
+    assert "\x1b[31m" not in shown
+
+
+def test_markdown(duel):
+    text = as_markdown(duel)
+    assert "| Loss | ml-100k<br>MF<br>NDCG@20 |" in text
+    assert "| BPR | <u>0.1100</u> ±0.0100 |" in text
+    assert "| SL | -- <sup>1</sup> |" in text
+    assert "| Talos | **0.2100** ±0.0100 |" in text
+    assert "| Imp.% | +90.91 |" in text
+    assert "<sup>1</sup> no trial yet<br>" in text
+
+
+def test_markdown_escapes(duel):
+    text = as_markdown(duel)
+    assert "<script>" not in text
+    assert "\x1b" not in text
+    (note,) = [line for line in text.splitlines() if "failed:" in line]
+    assert note == (
+        r"<sup>2</sup> failed: \[red\]a\|b\[/red\] &lt;script&gt;alert(1)&lt;/script&gt; "
+        r"\*\*x\*\* \`y\` \$z\$ \[31m # title<br>"
+    )
+
+
+def test_every_markdown_row_has_the_same_number_of_cells(duel):
+    duel.settings["losses"]["a|b"] = {}
+    table = [line for line in as_markdown(duel).splitlines() if line.startswith("|")]
+    bars = [line.replace(r"\|", "").count("|") for line in table]
+    assert bars == [3] * 8 + [9] * 7
+
+
+def test_escape_keeps_plain_text():
+    assert escape("SL@K (tau=0.1), K = 20: 1.5 to 2") == "SL@K (tau=0.1), K = 20: 1.5 to 2"
+
+
+def test_csv(duel, tmp_path):
+    paths = write_report(duel, tmp_path / "new" / "folder", ["csv"], ["ndcg_20", "recall_20"])
+    assert [path.name for path in paths] == ["table.csv", "seeds.csv"]
+    rows, seeds = (list(csv.DictReader(path.open(encoding="utf-8"))) for path in paths)
+    assert len(rows) == 8
+    bpr = rows[0]
+    assert (bpr["data"], bpr["backbone"], bpr["loss"], bpr["metric"]) == ("ml-100k", "mf", "bpr", "ndcg_20")
+    assert float(bpr["mean"]) == pytest.approx(0.11)
+    assert float(bpr["std"]) == pytest.approx(0.01)
+    assert (bpr["n"], bpr["mark"], bpr["note"]) == ("3", "second", "")
+    sl = next(row for row in rows if row["loss"] == "sl")
+    assert (sl["mean"], sl["std"], sl["n"], sl["mark"], sl["note"]) == ("", "", "0", "", "no trial yet")
+    assert len(seeds) == 12
+    assert [(s["seed"], float(s["value"])) for s in seeds[:3]] == [("1", 0.10), ("2", 0.11), ("3", 0.12)]
+    assert all(len(s["trial"]) == 16 for s in seeds)
+
+
+def test_write_report(duel, tmp_path):
+    (tmp_path / "table.md").write_text("old")
+    paths = write_report(duel, tmp_path, ["md", "csv"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seeds.csv", "table.csv", "table.md"]
+    assert sorted(paths) == sorted(tmp_path.iterdir())
+    assert "Recall@20" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_write_report_refuses(duel, tmp_path):
+    with pytest.raises(InputError, match=r"unknown format 'markdown'; .*\(accepted: csv, md\)"):
+        write_report(duel, tmp_path, ["csv", "markdown"])
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the report cannot be written"):
+        write_report(duel, tmp_path / "file", ["md"])

@@ -1,0 +1,227 @@
+import statistics
+
+import pytest
+
+from pipelines.report import build_table
+from recloss.errors import InputError
+
+
+def row(table, loss):
+    return next(row for row in table.rows if row.loss == loss)
+
+
+def score(table, loss, column=0):
+    return row(table, loss).scores[column]
+
+
+def why(table, noted):
+    return [table.notes[number - 1] for number in noted.notes]
+
+
+def test_mean_and_standard_deviation_by_hand(fabric):
+    fabric.cell("talos", [0.1, 0.2, 0.6])
+    ndcg = score(build_table(fabric.results(), ["ndcg_20"]), "talos")
+    assert ndcg.mean == pytest.approx(0.3)
+    assert ndcg.std == pytest.approx(((0.2**2 + 0.1**2 + 0.3**2) / 2) ** 0.5)
+    assert [(v.seed, v.value) for v in ndcg.values] == [(1, 0.1), (2, 0.2), (3, 0.6)]
+    assert [v.trial for v in ndcg.values] == [t.hash for t in fabric.trials if t.stages == ("confirm",)]
+
+
+def test_one_seed_has_no_standard_deviation(fabric):
+    fabric.cell("talos", [0.25], seeds=[1])
+    ndcg = score(build_table(fabric.results(confirm_seeds=[1]), ["ndcg_20"]), "talos")
+    assert (ndcg.mean, ndcg.std, ndcg.mark) == (0.25, None, "best")
+
+
+def test_shape_follows_the_sweep(fabric):
+    settings = {
+        "data": [{"name": name, "path": "p"} for name in ("b-data", "a-data")],
+        "backbones": {"mf": None, "lightgcn": None},
+        "losses": {"talos": None, "SL@K": None, "bpr": None},
+        "settings": {"protocol.cutoffs": [20]},
+    }
+    table = build_table(fabric.results(**settings))
+    assert [(r.loss, r.title) for r in table.rows] == [("talos", "Talos"), ("slatk", "SL@K"), ("bpr", "BPR")]
+    assert [(c.data, c.backbone, c.backbone_title, c.metric, c.metric_title) for c in table.columns[:5]] == [
+        ("b-data", "mf", "MF", "recall_20", "Recall@20"),
+        ("b-data", "mf", "MF", "ndcg_20", "NDCG@20"),
+        ("b-data", "lightgcn", "LightGCN", "recall_20", "Recall@20"),
+        ("b-data", "lightgcn", "LightGCN", "ndcg_20", "NDCG@20"),
+        ("a-data", "mf", "MF", "recall_20", "Recall@20"),
+    ]
+    assert all(len(r.scores) == 8 for r in table.rows)
+    assert table.improvements == ()
+
+
+def test_default_columns_are_recall_and_ndcg_at_each_cutoff(fabric):
+    fabric.select(fabric.trial("talos", protocol__cutoffs=[50, 20]))
+    names = [column.metric for column in build_table(fabric.results()).columns]
+    assert names == ["recall_20", "ndcg_20", "recall_50", "ndcg_50"]
+
+
+@pytest.mark.parametrize(
+    ("means", "marks"),
+    [
+        ({"bpr": 0.1, "sl": 0.3, "talos": 0.2}, {"sl": "best", "talos": "second"}),
+        ({"bpr": 0.3, "sl": 0.3, "talos": 0.2}, {"bpr": "best", "sl": "best", "talos": "second"}),
+        ({"bpr": 0.3, "sl": 0.2, "talos": 0.2}, {"bpr": "best", "sl": "second", "talos": "second"}),
+        ({"bpr": 0.3, "sl": 0.30001, "talos": 0.30002}, {"talos": "best", "sl": "second"}),  # unrounded
+        ({"bpr": 0.0}, {"bpr": "best"}),
+    ],
+)
+def test_marks(fabric, means, marks):
+    for loss, mean in means.items():
+        fabric.cell(loss, [mean] * 3)
+    table = build_table(fabric.results(losses=dict.fromkeys(means)), ["ndcg_20"])
+    assert {r.loss: r.scores[0].mark for r in table.rows if r.scores[0].mark} == marks
+
+
+def test_grid_trials_and_other_seeds_and_earlier_selections_do_not_count(fabric):
+    fabric.cell("talos", [0.9, 0.9, 0.9], loss__tau=0.3)  # selected before the grid grew
+    fabric.trial("talos", seed=7, stage="confirm", scores={"test/ndcg_20": 0.9})
+    fabric.trial("talos", seed=1, stage="grid", scores={"test/ndcg_20": 0.9})
+    fabric.cell("talos", [0.1, 0.1, 0.1])
+    assert score(build_table(fabric.results(), ["ndcg_20"]), "talos").mean == pytest.approx(0.1)
+
+
+class TestMissing:
+    def test_no_trial(self, fabric):
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert (score(table, "bpr").mean, why(table, score(table, "bpr"))) == (None, ["no trial yet"])
+        assert (score(table, "bpr").notes, score(table, "talos").notes, len(table.notes)) == ((1,), (1,), 1)
+
+    def test_nothing_selected(self, fabric):
+        fabric.trial("talos")
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert why(table, score(table, "talos")) == ["no configuration selected yet"]
+
+    def test_every_grid_trial_failed(self, fabric):
+        fabric.trial("talos", status="FAILED", error="DivergedError: loss is nan")
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert why(table, score(table, "talos")) == ["every grid trial failed, one with: DivergedError: loss is nan"]
+
+    @pytest.mark.parametrize("status", [None, "RUNNING", "KILLED"])
+    def test_no_finished_confirmation_run(self, fabric, status):
+        fabric.select(fabric.trial("talos"))
+        if status:
+            fabric.trial("talos", seed=1, stage="confirm", status=status)
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert why(table, score(table, "talos")) == ["no finished confirmation run"]
+
+    def test_finished_but_not_scored(self, fabric):
+        fabric.select(fabric.trial("talos"))
+        fabric.trial("talos", seed=1, stage="confirm")
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert why(table, score(table, "talos")) == ["not scored on test yet"]
+
+    def test_failed(self, fabric):
+        fabric.select(fabric.trial("talos"))
+        for seed in (1, 2, 3):
+            fabric.trial("talos", seed=seed, stage="confirm", status="FAILED", error="CUDA out of memory")
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert (score(table, "talos").mean, score(table, "talos").mark) == (None, "")
+        assert why(table, score(table, "talos")) == ["failed: CUDA out of memory"]
+
+    def test_some_seeds_are_shown_but_not_ranked(self, fabric):
+        fabric.cell("bpr", [0.1, 0.1, 0.1])
+        fabric.cell("talos", [0.8, 0.9], seeds=[1, 3])
+        fabric.trial("talos", seed=2, stage="confirm", status="FAILED", error="killed\n\x1b[31mby the node")
+        table = build_table(fabric.results(baselines=["bpr"]), ["ndcg_20"])
+        talos = score(table, "talos")
+        assert (talos.mean, len(talos.values), talos.mark) == (pytest.approx(0.85), 2, "")
+        assert why(table, talos) == ["2 of 3 seeds, not ranked; failed: killed [31mby the node"]
+        assert score(table, "bpr").mark == "best"
+        assert why(table, table.improvements[0]) == ["no loss beside the baselines is scored on all seeds"]
+
+
+class TestImprovement:
+    def test_best_other_over_best_baseline(self, fabric):
+        for loss, mean in {"bpr": 0.2, "sl": 0.4, "psl": 0.5, "talos": 0.3}.items():
+            fabric.cell(loss, [mean] * 3)
+        losses = dict.fromkeys(("bpr", "sl", "psl", "talos"))
+        (gain,) = build_table(fabric.results(losses=losses, baselines=["bpr", "sl"]), ["ndcg_20"]).improvements
+        assert gain.percent == pytest.approx(25)
+        (loss,) = build_table(fabric.results(losses=losses, baselines=["psl"]), ["ndcg_20"]).improvements
+        assert loss.percent == pytest.approx(-20)
+
+    def test_needs_every_baseline(self, fabric):
+        fabric.cell("bpr", [0.2] * 3)
+        fabric.cell("talos", [0.3] * 3)
+        losses = dict.fromkeys(("bpr", "sl", "talos"))
+        table = build_table(fabric.results(losses=losses, baselines=["bpr", "sl"]), ["ndcg_20"])
+        assert table.improvements[0].percent is None
+        assert why(table, table.improvements[0]) == [
+            "no improvement is told before every baseline is scored on all seeds"
+        ]
+
+    def test_baseline_of_zero(self, fabric):
+        fabric.cell("bpr", [0.0] * 3)
+        fabric.cell("talos", [0.3] * 3)
+        table = build_table(fabric.results(baselines=["bpr"]), ["ndcg_20"])
+        assert (table.improvements[0].percent, score(table, "bpr").mean) == (None, 0.0)
+        assert why(table, table.improvements[0]) == ["the best baseline scored 0"]
+
+
+class TestContents:
+    def test_two_fingerprints_are_refused(self, fabric):
+        fabric.cell("bpr", [0.1] * 3, fingerprint="aa" * 32)
+        fabric.cell("talos", [0.1] * 3, fingerprint="bb" * 32)
+        with pytest.raises(InputError, match=f"'ml-100k'.* {'aa' * 6} .*mf, bpr.* and {'bb' * 6} .*mf, talos"):
+            build_table(fabric.results())
+
+    def test_trials_on_an_earlier_content_do_not_count(self, fabric):
+        fabric.cell("talos", [0.9] * 3, fingerprint="aa" * 32)
+        fabric.cell("talos", [0.1] * 3, fingerprint="bb" * 32)
+        table = build_table(fabric.results(), ["ndcg_20"])
+        assert table.columns[0].fingerprint == "bb" * 32
+        assert score(table, "talos").mean == pytest.approx(0.1)
+        assert "tuning budget, grid points: BPR 0, Talos 1" in table.header
+
+
+class TestHeader:
+    def test_lines(self, fabric):
+        fabric.cell("talos", [0.1] * 3)
+        fabric.trial("talos", loss__tau=0.3)
+        fabric.trial("talos", loss__tau=0.3, seed=5)
+        prepare = {"raw": "ratings.csv", "prepare": {"k_core": 5}}
+        header = build_table(fabric.results(data=[{"name": "ml-100k", "path": "p", **prepare}])).header
+        assert header == (
+            "data ml-100k: fingerprint 0123456789ab, min_rating None, k_core 5, split iid, test_ratio 0.2, "
+            "valid_ratio 0.1, split_seed 0",
+            "ranking: all items, K = 20, training positives hidden, ties by item-hash",
+            "selection: validation ndcg_20, mean over seeds 0",
+            "scores: test, mean ± standard deviation (n-1) over seeds 1, 2, 3",
+            "tuning budget, grid points: BPR 0, Talos 2",
+        )
+
+    def test_settings_that_differ_between_cells_show(self, fabric):
+        fabric.cell("bpr", [0.1] * 3, protocol__mask_valid=True)
+        fabric.cell("talos", [0.1] * 3)
+        ranking = build_table(fabric.results()).header[1]
+        assert "training positives hidden or training and validation positives hidden" in ranking
+
+    def test_data_prepared_elsewhere(self, fabric):
+        assert build_table(fabric.results()).header[0] == (
+            "data ml-100k: fingerprint not known yet, split as in its manifest"
+        )
+
+
+def test_unknown_metric(fabric):
+    fabric.cell("talos", [0.1] * 3)
+    with pytest.raises(InputError, match=r"unknown metric 'ndcg_2'; did you mean 'ndcg_20'"):
+        build_table(fabric.results(), ["ndcg_2"])
+    with pytest.raises(InputError, match="unknown metric 'accuracy'"):
+        build_table(fabric.results(), ["accuracy"])
+
+
+def test_loss_this_installation_does_not_know(fabric):
+    fabric.cell("talos", [0.1] * 3)
+    results = fabric.results()
+    results.settings["losses"] = {"old\nloss": {}, "talos": {}}
+    assert [r.title for r in build_table(results).rows] == ["old loss", "Talos"]
+
+
+def test_std_is_of_the_sample(fabric):
+    values = [0.31, 0.3123, 0.2987]
+    fabric.cell("talos", values)
+    assert score(build_table(fabric.results(), ["ndcg_20"]), "talos").std == statistics.stdev(values)

@@ -1,0 +1,297 @@
+"""Top-K thresholds: the regression against its goldens and the exact quantile, Monte Carlo against brute force."""
+
+import itertools
+
+import pytest
+import torch
+
+from recloss.interactions import Interactions, Segments
+from recloss.thresholds import MonteCarloThreshold, RegressionThreshold, kth_largest
+
+
+def segments(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> Segments:
+    offsets = torch.tensor([0, *itertools.accumulate(len(row) for row in rows)])
+    return Segments(torch.tensor([x for row in rows for x in row], dtype=dtype), offsets)
+
+
+def regression(beta: list[float], n_items: int, k: int) -> RegressionThreshold:
+    threshold = RegressionThreshold(len(beta), n_items, k=k).double()
+    threshold.value.data[:] = torch.tensor(beta, dtype=torch.float64)
+    return threshold
+
+
+def value_and_gradient(threshold: RegressionThreshold, neg: list[float], pos: list[float]) -> tuple[float, float]:
+    threshold.zero_grad()
+    loss = threshold.loss(torch.tensor([0]), torch.tensor([neg], dtype=torch.float64), segments([pos]))
+    loss.backward()
+    return loss.item(), threshold.value.grad[0].item()
+
+
+def test_golden_values_and_gradients_with_a_tie_at_zero(golden):
+    case = golden("quantile_regression")
+    assert len(case["cases"]) == 5
+    for row in case["cases"]:
+        threshold = regression([row["beta"]], case["num_items"], case["K"])
+        value, gradient = value_and_gradient(threshold, row["sampled_neg"], case["pos_scores"])
+        assert value == pytest.approx(row["Q"], rel=1e-9)
+        assert gradient == pytest.approx(row["dQ_dbeta"], rel=1e-9)
+
+
+def test_golden_in_float32(golden):
+    case = golden("quantile_regression")
+    row = case["cases"][3]
+    threshold = RegressionThreshold(1, case["num_items"], k=case["K"])
+    threshold.value.data[:] = row["beta"]
+    neg = torch.tensor([row["sampled_neg"]])
+    loss = threshold.loss(torch.tensor([0]), neg, segments([case["pos_scores"]], torch.float32))
+    loss.backward()
+    assert loss.item() == pytest.approx(row["Q"], rel=2e-5)
+    assert threshold.value.grad.item() == pytest.approx(row["dQ_dbeta"], rel=2e-5)
+
+
+def test_gradient_is_the_target_share_minus_the_weighted_share_above():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        pos, neg = (torch.rand(n, generator=generator).double().tolist() for n in (4, 9))
+        beta, n_items, k = float(torch.rand((), generator=generator)), 50, 6
+        _, gradient = value_and_gradient(regression([beta], n_items, k), neg, pos)
+        above = sum(s > beta for s in pos) + (n_items - len(pos)) / len(neg) * sum(s > beta for s in neg)
+        assert gradient == pytest.approx(k / n_items - above / n_items, abs=1e-12)
+
+
+def test_minimiser_is_the_interval_between_the_scores_at_rank_k_and_k_plus_1(golden):
+    case = golden("quantile_regression")
+    low, high = case["minimiser_interval"]
+    items = sorted(case["pos_scores"] + case["all_neg_scores"], reverse=True)
+    assert [items[case["K"]], items[case["K"] - 1]] == [low, high]
+
+    def at(beta):
+        return value_and_gradient(regression([beta], 10, case["K"]), case["all_neg_scores"], case["pos_scores"])
+
+    inside = [at(beta) for beta in (low + 0.01, (low + high) / 2, high - 0.01)]
+    assert [gradient for _, gradient in inside] == pytest.approx([0, 0, 0], abs=1e-15)
+    least = inside[0][0]
+    assert [at(low)[0], at(high)[0]] == pytest.approx([least, least], rel=1e-12)
+    assert at(low - 0.01)[0] > least + 1e-4
+    assert at(high + 0.01)[0] > least + 1e-4
+    assert at(low - 0.01)[1] < 0 < at(high + 0.01)[1]
+
+
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_sampled_loss_is_unbiased_over_all_ordered_draws(drawn, golden):
+    case = golden("quantile_regression")
+    expected = case["unbiasedness"]
+    threshold = regression([expected["beta"]], case["num_items"], case["K"])
+    full = value_and_gradient(threshold, case["all_neg_scores"], case["pos_scores"])
+    draws = [
+        value_and_gradient(threshold, list(negatives), case["pos_scores"])
+        for negatives in itertools.product(case["all_neg_scores"], repeat=drawn)
+    ]
+    assert full[0] == pytest.approx(expected["L_QR_full"], rel=1e-9)
+    for i in range(2):
+        assert sum(draw[i] for draw in draws) / len(draws) == pytest.approx(full[i], rel=1e-9)
+    if drawn == 1:
+        assert [value for value, _ in draws] == pytest.approx(expected["Q_each_single_negative"], rel=1e-9)
+
+
+def test_golden_pinball_loss(golden):
+    """The mean pinball loss of 2001 scores, which stand for 20010 items of which 2001 lie above."""
+    case = golden("pinball_loss")
+    scores = torch.linspace(-1, 1, 2001, dtype=torch.float64)[None]
+    for key in ("0.8", "0.7", "0.9"):
+        threshold = regression([float(key)], 20010, 2001)
+        loss = threshold.loss(torch.tensor([0]), scores, segments([[]]))
+        assert loss.item() == pytest.approx(case[f"loss_at_beta_{key}"], rel=1e-9)
+
+
+def test_golden_adam_trace(golden):
+    """All items are seen, the best four as positives."""
+    case = golden("quantile_adam_trace_full_items")
+    scores = (-1 + 2 * torch.arange(50, dtype=torch.float64) / 49).tolist()
+    pos, neg = scores[46:], scores[:46]
+    threshold = regression([0.0], 50, case["K"])
+    optimizer = torch.optim.Adam([threshold.value], lr=case["lr"])
+    trace = {int(step): beta for step, beta in case["beta_after_step"].items() if int(step) <= 2000}
+    neg, pos = torch.tensor([neg], dtype=torch.float64), segments([pos])
+    for step in range(1, 2001):
+        optimizer.zero_grad()
+        threshold.loss(torch.tensor([0]), neg, pos).backward()
+        optimizer.step()
+        if step in trace:
+            assert threshold.value.item() == pytest.approx(trace[step], rel=1e-9), step
+    assert case["rank6_score"] <= threshold.value.item() <= case["rank5_score"]
+
+
+def test_golden_drift_of_an_absent_user_under_dense_adam(golden):
+    threshold = regression([0.0, 0.0], 4, 1)
+    optimizer = torch.optim.Adam([threshold.value], lr=1e-3)
+    neg = torch.tensor([[0.5, 0.2, -0.1, 0.4]], dtype=torch.float64)
+    for step, expected in enumerate(golden("dense_adam_quantile_drift")["quantile_after_each_step"]):
+        optimizer.zero_grad()
+        threshold.loss(torch.tensor([int(step > 0)]), neg, segments([[]])).backward()
+        optimizer.step()
+        assert threshold.value.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_full_batch_regression_settles_between_the_scores_at_rank_k_and_k_plus_1():
+    generator = torch.Generator().manual_seed(1)
+    n_users, n_items, positives, k = 12, 60, 9, 7
+    shuffled = torch.stack([torch.randperm(n_items, generator=generator) for _ in range(n_users)])
+    scores = (shuffled + 0.3 * torch.rand(n_users, n_items, generator=generator)) / 30 - 1
+    rows = segments(scores[:, :positives].tolist(), torch.float32)
+    threshold = RegressionThreshold(n_users, n_items, k=k)
+    optimizer = torch.optim.Adam([threshold.value], lr=0.02)
+    for step in range(500):
+        optimizer.param_groups[0]["lr"] = 0.02 if step < 250 else 0.002
+        optimizer.zero_grad()
+        threshold.loss(torch.arange(n_users), scores[:, positives:], rows).backward()
+        optimizer.step()
+    ranked = scores.sort(descending=True).values
+    beta = threshold.value.detach()
+    assert bool((ranked[:, k] <= beta).all())
+    assert bool((beta <= ranked[:, k - 1]).all())
+
+
+def test_a_row_counts_as_often_as_it_occurs():
+    threshold = regression([0.1, 0.2], 10, 3)
+    neg = torch.tensor([[0.3, 0.0], [0.5, -0.1], [0.15, 0.9]], dtype=torch.float64)
+    rows = [[0.4], [0.6, 0.05], [0.4]]
+    users = [0, 1, 0]
+    total = threshold.loss(torch.tensor(users), neg, segments(rows))
+    total.backward()
+    gradient = threshold.value.grad.clone()
+    values, gradients = [], torch.zeros(2, dtype=torch.float64)
+    for b, u in enumerate(users):
+        threshold.zero_grad()
+        one = threshold.loss(torch.tensor([u]), neg[b : b + 1], segments([rows[b]]))
+        one.backward()
+        values.append(one.item())
+        gradients += threshold.value.grad
+    assert total.item() == pytest.approx(sum(values) / 3, rel=1e-12)
+    torch.testing.assert_close(gradient, gradients / 3)
+
+
+def test_regression_reaches_the_thresholds_alone():
+    threshold = regression([0.1], 10, 3)
+    neg = torch.tensor([[0.3, 0.0]], dtype=torch.float64, requires_grad=True)
+    pos = segments([[0.4]])
+    pos.values.requires_grad_()
+    threshold.loss(torch.tensor([0]), neg, pos).backward()
+    assert neg.grad is None
+    assert pos.values.grad is None
+    assert threshold.value.grad is not None
+    assert not threshold(torch.tensor([0])).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"),
+    [
+        ([0.9, 0.7, 0.2], [0.65, 0.65, 0.1, -0.2, 0.3, -0.5], "mc_quantile"),
+        ([0.9, 0.2, 0.4], [0.95, 0.1, 0.3, -0.5, 0.7, 0.6], "SLatK_mc_quantile"),
+    ],
+)
+def test_golden_monte_carlo(positives, negatives, expected, golden):
+    case = golden(expected)
+    by_k = case.get("K_to_beta") or {name.removeprefix("beta_K"): x for name, x in case.items() if name[:6] == "beta_K"}
+    assert len(by_k) >= 4
+    for k, beta in by_k.items():
+        assert kth_largest(segments([positives]), torch.tensor([negatives], dtype=torch.float64), int(k)).tolist() == [beta]
+
+
+def test_golden_monte_carlo_of_a_short_row_beside_a_longer_one(golden):
+    """The golden's padding, here a second row with more positives."""
+    case = golden("mc_quantile_padding")
+    inputs = case["inputs"]
+    own = [s for s, kept in zip(inputs["padded_positive_scores"], inputs["mask"], strict=True) if kept]
+    neg = torch.tensor([inputs["sampled_negative_scores"]] * 2, dtype=torch.float64)
+    rows = segments([own, [0.95, 0.94, 0.93, 0.92, 0.91]])
+    assert kth_largest(rows, neg, inputs["K"]).tolist() == [case["beta"], 0.93]
+
+
+def test_kth_largest_equals_sorting_the_candidates():
+    generator = torch.Generator().manual_seed(2)
+    for k in (1, 2, 5, 9, 40):
+        counts = [0, 1, 7, 0, 3, 30]
+        rows = [(torch.randint(-5, 6, (c,), generator=generator) / 4).tolist() for c in counts]
+        neg = torch.randint(-5, 6, (len(counts), 8), generator=generator) / 4
+        candidates = [sorted(row + n, reverse=True) for row, n in zip(rows, neg.tolist(), strict=True)]
+        expected = [c[min(k, len(c)) - 1] for c in candidates]
+        assert kth_largest(segments(rows, torch.float32), neg, k).tolist() == expected
+
+
+class Watched:
+    """A context over fixed scores that remembers the negatives it gave."""
+
+    def __init__(self, n_users: int = 300, n_items: int = 40) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.epoch = 0
+        self.table = torch.randint(-20, 21, (n_users, n_items), generator=generator) / 20
+        seen = torch.rand(n_users, n_items, generator=generator) < torch.rand(n_users, 1, generator=generator) * 0.6
+        self.train = Interactions(*seen.nonzero(as_tuple=True), n_users, n_items)
+        self.free = [(~seen[u]).nonzero().flatten() for u in range(n_users)]
+        self.given: dict[int, torch.Tensor] = {}
+        self.epochs_asked: list[int] = []
+
+    def scores(self, users: torch.Tensor) -> torch.Tensor:
+        return self.table[users]
+
+    def negatives(self, users: torch.Tensor, n: int, purpose: str) -> torch.Tensor:
+        rows = []
+        for u in users.tolist():
+            generator = torch.Generator().manual_seed(1000 * self.epoch + u)
+            rows.append(self.free[u][torch.randint(len(self.free[u]), (n,), generator=generator)])
+            self.given[u] = rows[-1]
+            self.epochs_asked.append(self.epoch)
+        return torch.stack(rows)
+
+    def brute_force(self, k: int) -> list[float]:
+        values = []
+        for u, row in enumerate(self.table.tolist()):
+            items = self.train.item[self.train.user == u].tolist() + self.given[u].tolist()
+            candidates = sorted((row[i] for i in items), reverse=True)
+            values.append(candidates[min(k, len(candidates)) - 1])
+        return values
+
+
+@pytest.mark.parametrize(("k", "samples"), [(1, 5), (6, 10), (6, 3), (40, 2)])
+def test_monte_carlo_equals_sorting_positives_and_negatives(k, samples):
+    """Including users without positives and users with fewer candidates than K; 300 users take several blocks."""
+    context = Watched()
+    threshold = MonteCarloThreshold(300, 40, k=k, refresh=1, samples=samples)
+    context.epoch = 1
+    threshold.on_epoch_start(context)
+    torch.testing.assert_close(threshold.value, torch.tensor(context.brute_force(k)), rtol=0, atol=0)
+    assert len(context.epochs_asked) == 300, "each user is drawn for once"
+    picked = torch.tensor([7, 299, 7])
+    assert torch.equal(threshold(picked), threshold.value[picked])
+
+
+@pytest.mark.parametrize(("refresh", "expected"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6]), (7, [7]), (8, [])])
+def test_monte_carlo_refreshes_in_the_multiples_of_refresh_counted_from_1(refresh, expected):
+    context = Watched(n_users=4)
+    threshold = MonteCarloThreshold(4, 40, k=2, refresh=refresh, samples=3)
+    changes = []
+    for context.epoch in range(1, 8):
+        before = threshold.value.clone()
+        threshold.on_epoch_start(context)
+        if not torch.equal(before, threshold.value):
+            changes.append(context.epoch)
+            torch.testing.assert_close(threshold.value, torch.tensor(context.brute_force(2)), rtol=0, atol=0)
+    assert sorted(set(context.epochs_asked)) == expected
+    assert set(changes) <= set(expected)
+    assert changes[:1] == expected[:1]
+    if not expected:
+        assert torch.equal(threshold.value, torch.zeros(4))
+
+
+def test_hyper_parameters_out_of_range_are_named():
+    for k in (0, 11):
+        with pytest.raises(ValueError, match=rf"^k must lie in 1\.\.10 .*got {k}$"):
+            RegressionThreshold(3, 10, k=k)
+        with pytest.raises(ValueError, match="^k must lie"):
+            MonteCarloThreshold(3, 10, k=k, refresh=1, samples=1)
+    with pytest.raises(ValueError, match="^refresh must be at least 1, got 0"):
+        MonteCarloThreshold(3, 10, k=1, refresh=0, samples=1)
+    with pytest.raises(ValueError, match="^samples must be at least 1, got 0"):
+        MonteCarloThreshold(3, 10, k=1, refresh=1, samples=0)
+    assert RegressionThreshold(3, 10, k=10).k == 10
