@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -245,20 +245,21 @@ def parse(model: type[M], raw: Any, where: str) -> M:
         return model.model_validate(dict(raw))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        location = first["loc"]
         if first["type"] == "extra_forbidden":
-            owner = _owner(model, first["loc"])
-            message = choices("setting", str(first["loc"][-1]), owner.model_fields)
+            *location, unknown = location
+            message = choices("setting", str(unknown), _model_at(model, location).model_fields)
         else:
             message = f"{first['msg'].removeprefix('Value error, ')}"
             if first["type"] != "value_error" and first["type"] != "missing":
                 message += f", got {first['input']!r}"
+        key = ".".join(str(part) for part in location)
         raise InputError(f"{where}: {key + ': ' if key else ''}{message}") from None
 
 
-def _owner(model: type[Settings], location: tuple[Any, ...]) -> type[Settings]:
-    """The model that holds the last key of ``location``."""
-    for part in location[:-1]:
+def _model_at(model: type[Settings], location: Sequence[Any]) -> type[Settings]:
+    """The model of the settings at ``location``."""
+    for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else model
         nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_settings(a)]
         model = nested[0] if nested else model

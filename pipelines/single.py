@@ -68,6 +68,6 @@ def train_single(
     except DivergedError as error:
         raise InputError(f"training diverged: {error}; try a smaller optim.lr or a larger temperature") from None
     finally:
-        tracker.record_trial(folder, data_name=prepared.name, stage="grid")
+        tracker.record_trial(folder, data_name=prepared.fingerprint[:12], stage="grid")
         tracker.close_stale(set())
     return folder

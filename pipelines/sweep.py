@@ -4,7 +4,6 @@ Running it again skips what is finished, resumes what was cut off and runs what 
 """
 
 import fcntl
-import json
 import os
 import socket
 import statistics
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -27,7 +27,7 @@ from pipelines.train import MODEL, TEST_USERS, check_fits, status
 from pipelines.trials import Task, run_tasks
 from recloss.errors import InputError
 
-LOCK = "driver.lock"
+LOCK, CONFIG = "driver.lock", "trial.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces:
     say = console.print
     plan(sweep, {}, spaces)
     prepared = {data.name: prepare_data(data, say) for data in sweep.data}
+    _check_distinct(prepared)
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
     for cell in cells:
         for trial in cell.grid:
@@ -67,7 +68,7 @@ def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces:
     folder.mkdir(parents=True, exist_ok=True)
     with lease(folder, sweep.name):
         tracker = open_tracker(tracking_uri, sweep.name, storage / "artifacts" / sweep.name)
-        tracker.sweep_started(sweep.model_dump(mode="json"))
+        tracker.sweep_started(_resolved(sweep, prepared))
         ended = "FAILED"
         try:
             with connected():
@@ -79,6 +80,23 @@ def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces:
             tracker.close_stale(set())
             tracker.sweep_ended(ended)  # type: ignore[arg-type]
     return ended == "FINISHED"
+
+
+def _check_distinct(prepared: Mapping[str, Prepared]) -> None:
+    names: dict[str, str] = {}
+    for name, data in prepared.items():
+        if (other := names.setdefault(data.fingerprint, name)) != name:
+            raise InputError(
+                f"data: {other!r} and {name!r} have the same content (fingerprint {data.fingerprint[:12]})"
+            )
+
+
+def _resolved(sweep: SweepSettings, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+    """The settings as JSON, each data set with how it was prepared."""
+    settings = sweep.model_dump(mode="json")
+    for data in settings["data"]:
+        data["prepare"] = prepared[data["name"]].manifest["settings"]
+    return settings
 
 
 class _Driver:
@@ -106,6 +124,8 @@ class _Driver:
             if not self._run_stage("grid", grid, progress):
                 return False
             selected = [choice for cell in cells if (choice := select(cell, self.folder))]
+            for choice in selected:
+                self._record_selection(choice)
             confirm = [
                 self._task(choice.cell, choice.trials[0].model_copy(update={"seed": seed}), test=True)
                 for choice in selected
@@ -114,21 +134,22 @@ class _Driver:
             progress.skip(sum(task.done for task in confirm), without=confirmations - len(confirm))
             if not self._run_stage("confirm", confirm, progress):
                 return False
-        for choice in selected:
-            cell = choice.cell
-            self.tracker.record_selection(
-                data_name=cell.data,
-                backbone=cell.backbone,
-                loss=cell.loss,
-                trials=choice.trials,
-                metric=cell.grid[0].protocol.metric,
-                value=choice.value,
-            )
         for task in confirm:
-            if status(task.folder) == "finished":
-                (task.folder / "trial.json").write_text(json.dumps(task.trial.model_dump(mode="json"), indent=2) + "\n")
-                self.tracker.attach(task.folder, [task.folder / name for name in ("trial.json", MODEL, TEST_USERS)])
+            if (task.folder / TEST_USERS).exists():
+                (task.folder / CONFIG).write_text(task.trial.model_dump_json(indent=2) + "\n", encoding="utf-8")
+                self.tracker.attach(task.folder, [task.folder / name for name in (CONFIG, MODEL, TEST_USERS)])
         return True
+
+    def _record_selection(self, choice: Selected) -> None:
+        cell = choice.cell
+        self.tracker.record_selection(
+            data_name=cell.data,
+            backbone=cell.backbone,
+            loss=cell.loss,
+            trials=choice.trials,
+            metric=cell.grid[0].protocol.metric,
+            value=choice.value,
+        )
 
     def _task(self, cell: Cell, trial: Trial, test: bool) -> Task:
         task = Task(trial, self.prepared[cell.data].path, self.folder / trial.hash, test)

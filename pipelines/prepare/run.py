@@ -35,8 +35,8 @@ def prepare(
     Steps: read; drop ratings below ``min_rating``; keep one of repeated (user, item) pairs; k-core to the
     fixed point; index users and items; split per user; write. The files are the same, byte for byte, for both
     engines and for any order of rows or division of the log into files (the manifest names the source files).
-    ``auto`` starts Ray for raw files above ``LOCAL_BYTES``. If ``out`` is what this call would write, nothing
-    is done.
+    ``auto`` starts Ray for raw files above ``LOCAL_BYTES``; its workers read ``raw`` at the same path, the caller
+    writes ``out``. If ``out`` is what this call would write, nothing is done.
 
     Raises:
         InputError: the log cannot be read, nothing is left after a step, or ``out`` holds something else.

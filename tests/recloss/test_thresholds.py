@@ -140,9 +140,9 @@ def test_full_batch_regression_settles_between_the_scores_at_rank_k_and_k_plus_1
     scores = (shuffled + 0.3 * torch.rand(n_users, n_items, generator=generator)) / 30 - 1
     rows = segments(scores[:, :positives].tolist(), torch.float32)
     threshold = RegressionThreshold(n_users, n_items, k=k)
-    optimizer = torch.optim.Adam([threshold.value], lr=0.02)
-    for step in range(500):
-        optimizer.param_groups[0]["lr"] = 0.02 if step < 250 else 0.002
+    optimizer = torch.optim.Adam([threshold.value])
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.03 if step < 100 else 0.003
         optimizer.zero_grad()
         threshold.loss(torch.arange(n_users), scores[:, positives:], rows).backward()
         optimizer.step()

@@ -213,7 +213,9 @@ def test_a_loss_with_an_adversarial_pass_needs_nothing_of_the_loop():
     backbone, loss = MF(train.n_users, train.n_items, dim=8), AdversarialLoss(train.n_users)
     snapshots = []
     settings = replace(SETTINGS, epochs=2, batch_size=len(train), valid_every=1)
-    fit(backbone, loss, train, valid, settings, on_validation=lambda v: snapshots.append(loss.hardness.detach().clone()))
+    fit(
+        backbone, loss, train, valid, settings, on_validation=lambda v: snapshots.append(loss.hardness.detach().clone())
+    )
     assert loss.seen == ["fit", "attack", "fit"]
     assert torch.equal(snapshots[0], torch.zeros(train.n_users)), "the adversary rests in the ordinary pass"
     # every user's loss is positive here, so ascent raises every weight by Adam's first step, the learning rate

@@ -1,0 +1,139 @@
+"""Settings: what is accepted, what is refused in one line, and a trial's identity."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.settings import PrepareSettings, SweepSettings, Trial, make_trial, parse, read
+from recloss.errors import InputError
+
+
+def trial(**dotted) -> Trial:
+    return make_trial("f" * 64, "mf", "talos", {key.replace("__", "."): value for key, value in dotted.items()})
+
+
+def test_every_hyper_parameter_is_resolved_and_hashed():
+    assert trial().loss.params == {"tau": 0.1, "k": 20, "threshold_lr": 0.001}
+    assert trial().backbone.params == {"dim": 64, "init": "normal"}
+    assert trial().hash == trial(loss__tau=0.1, loss__k=20).hash, "a default spelled out is the same trial"
+
+
+def test_numbers_are_coerced_before_hashing():
+    assert trial(optim__lr="1e-1").hash == trial(optim__lr=0.1).hash
+    assert trial(optim__weight_decay=0).hash == trial(optim__weight_decay=0.0).hash
+    assert trial(loss__tau="1e-1").hash == trial(loss__tau=0.1).hash
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"loss__tau": 0.2},
+        {"optim__lr": 0.1},
+        {"train__epochs": 3},
+        {"protocol__cutoffs": [20, 50]},
+        {"protocol__mask_valid": True},
+        {"backbone__dim": 8},
+    ],
+)
+def test_whatever_determines_the_result_is_in_the_identity(changed):
+    assert trial(**changed).hash != trial().hash
+
+
+def test_seed_data_and_result_version_are_in_the_identity():
+    base = trial()
+    for update in ({"seed": 1}, {"data": "0" * 64}, {"result_version": 2}):
+        assert base.model_copy(update=update).hash != base.hash
+
+
+def test_the_identity_does_not_move_by_accident():
+    assert trial().hash == "6a9b40c11dac356f"
+
+
+def test_flat_names_every_setting():
+    flat = trial(loss__tau=0.3).flat()
+    assert flat["loss"] == "talos"
+    assert flat["loss.tau"] == 0.3
+    assert flat["protocol.cutoffs"] == [20]
+    assert Trial.model_validate(trial().model_dump(mode="json")) == trial(), "a trial survives its JSON form"
+
+
+@pytest.mark.parametrize(
+    ("dotted", "message"),
+    [
+        ({"loss.tua": 1}, "'loss.tua'; did you mean 'loss.tau'?"),
+        ({"loss.tau": -1}, "loss 'talos': tau must be above 0, got -1.0"),
+        ({"loss.tau": "hot"}, "tau: Input should be a valid number"),
+        ({"loss.k": 0}, "k must lie in 1.."),
+        ({"backbone.init": "zeros"}, "init must be one of normal, xavier_normal, xavier_uniform, got 'zeros'"),
+        ({"backbone.layers": 2}, "unknown parameter of the backbone 'mf':"),
+        ({"optim.lr": 0}, "optim: lr: Input should be greater than 0, got 0"),
+        ({"optim.lr": float("nan")}, "optim: lr: Input should be a finite number"),
+        ({"train.epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'?"),
+        ({"optm.lr": 3}, "unknown setting 'optm.lr'; did you mean 'optim.lr'?"),
+        ({"lr": 3}, "unknown setting 'lr'"),
+        ({"protocol.metric": "ndgc_20"}, "unknown metric 'ndgc_20'; did you mean 'ndcg_20'?"),
+        ({"protocol.metric": "ndcg_50"}, "'ndcg_50' is not among the measured metrics (precision_20, recall_20"),
+        ({"protocol.ties": "luck"}, "Input should be 'item-hash', got 'luck'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(dotted, message):
+    with pytest.raises(InputError) as caught:
+        make_trial("f", "mf", "talos", dotted)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_without_effect_is_refused():
+    with pytest.raises(InputError, match=r"the loss 'bpr' has no parameters, so loss\.tau would have no effect"):
+        make_trial("f", "mf", "bpr", {"loss.tau": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"losses": {"talso": {}}}, "unknown loss 'talso'; did you mean 'talos'?"),
+        ({"backbones": {"fm": {}}}, "unknown backbone 'fm'; did you mean 'mf'?"),
+        ({"losss": {}}, "unknown setting 'losss'; did you mean 'losses'?"),
+        ({"losses": {}}, "losses: Dictionary should have at least 1 item"),
+        ({"data": []}, "data: Tuple should have at least 1 item"),
+        ({"data": [{"name": "a b", "path": "x"}]}, "data.0.name: String should match pattern"),
+        ({"data": [{"name": "a", "path": "x", "raw": "y", "fetch": "z"}]}, "give either 'fetch' or 'raw', not both"),
+        ({"data": [{"name": "a", "path": "x", "prepare": {}}]}, "'prepare' needs 'raw' (a file) or 'fetch'"),
+        ({"data": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "two entries have the same name"),
+        ({"data": [{"name": "a", "path": "x", "raw": "y", "prepare": {"kcore": 3}}]}, "did you mean 'k_core'?"),
+        ({"confirm_seeds": [1, 1]}, "names a seed twice"),
+        ({"baselines": ["psl"]}, "unknown loss of this sweep 'psl'"),
+        ({"search": "magic"}, "search: Input should be 'grid', got 'magic'"),
+        ({"resources": {"cpus": 0}}, "resources.cpus: Input should be greater than 0"),
+        ({"name": None}, "name: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line_that_names_the_key(change, message):
+    raw = {"name": "s", "data": [{"name": "a", "path": "x"}], "backbones": {"mf": None}, "losses": {"sl": None}}
+    with pytest.raises(InputError) as caught:
+        parse(SweepSettings, raw | change, "sweep.yaml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("sweep.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_yaml_names_the_file_and_the_line(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: x\nlosses: [unclosed\n")
+    with pytest.raises(InputError, match=r"sweep\.yaml, line 3: not valid YAML"):
+        read(SweepSettings, file)
+    file.write_text("- a list\n")
+    with pytest.raises(InputError, match=r"sweep\.yaml: expected a mapping of settings, got list"):
+        read(SweepSettings, file)
+    file.write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(InputError, match=r"sweep\.yaml, line 1: not valid YAML"):
+        read(SweepSettings, file)
+    with pytest.raises(InputError, match=r"absent\.yaml: no such file"):
+        read(SweepSettings, Path("absent.yaml"))
+
+
+def test_prepare_settings_are_checked_too():
+    with pytest.raises(InputError, match="k_core: Input should be greater than or equal to 1, got 0"):
+        parse(PrepareSettings, {"k_core": 0}, "recloss prepare")
+    with pytest.raises(InputError, match="split: Input should be 'iid', got 'random'"):
+        parse(PrepareSettings, {"split": "random"}, "recloss prepare")

@@ -1,0 +1,238 @@
+"""The contract every registered loss keeps: precision, checks, state, and fields it says it needs."""
+
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+
+from recloss.interactions import Segments
+from recloss.losses import LOSSES, Batch, Loss, build
+
+N_USERS, N_ITEMS = 6, 40
+ROWS = {"pos", "neg", "user", "positives"}
+
+
+def make(name: str, **params) -> Loss:
+    """The loss, its thresholds moved away from 0, where errors could hide."""
+    accepted = inspect.signature(LOSSES[name]).parameters
+    params = {key: value for key, value in ({"k": 3} | params).items() if key in accepted}
+    loss = build(name, params, n_users=N_USERS, n_items=N_ITEMS, n_pairs=20, seed=0)
+    for tensor in loss.state_dict().values():
+        tensor.copy_(torch.linspace(-0.2, 0.4, tensor.numel()).view_as(tensor))
+    return loss
+
+
+def make_batch(needs: frozenset[str], pos: torch.Tensor, neg: torch.Tensor) -> Batch:
+    """Only what ``needs`` names; row b is of user b % N_USERS, who has 1 + b % 3 positives."""
+    assert needs <= ROWS, f"teach this test to fill {needs - ROWS}"
+    users = torch.arange(len(pos)) % N_USERS
+    counts = 1 + users % 3
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    values = pos.detach().repeat_interleave(counts)
+    fields = {"user": users, "positives": Segments(values, offsets)}
+    return Batch(pos, neg, **{name: fields[name] for name in needs})
+
+
+def random_scores(rows: int = 8, negatives: int = 11, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    pos, neg = torch.rand(rows, generator=generator), torch.rand(rows, negatives, generator=generator)
+    return (2 * pos - 1).to(dtype), (2 * neg - 1).to(dtype)
+
+
+def value_and_gradients(loss: Loss, pos: torch.Tensor, neg: torch.Tensor) -> list[torch.Tensor]:
+    pos, neg = pos.clone().requires_grad_(), neg.clone().requires_grad_()
+    value = loss(make_batch(loss.needs, pos, neg))
+    value.backward()
+    assert value.shape == ()
+    return [value.detach(), pos.grad, neg.grad]
+
+
+def close(found, expected, rtol, atol, what=""):
+    for name, left, right in zip(("value", "grad_pos", "grad_neg"), found, expected, strict=True):
+        torch.testing.assert_close(
+            left.to(right.dtype), right, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{what} {name}: {text}"
+        )
+
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+EXTREMES = {
+    "far below": ([-1.0, -1.0], [[1.0, 1.0, 1.0], [1.0, -1.0, 0.0]]),
+    "far above": ([1.0, 1.0], [[-1.0, -1.0, -1.0], [-1.0, -0.9, -1.0]]),
+    "all equal": ([0.3, -1.0], [[0.3, 0.3, 0.3], [-1.0, -1.0, -1.0]]),
+    "one row": ([0.5], [[0.4, -1.0, 1.0]]),
+    "one negative": ([1.0, -1.0, 0.1], [[1.0], [1.0], [-1.0]]),
+    "one of each": ([-1.0], [[1.0]]),
+}
+
+
+@every_loss
+@pytest.mark.parametrize("extreme", EXTREMES)
+def test_extreme_scores_at_tau_001_are_finite_and_right_in_float32(name, extreme):
+    pos, neg = (torch.tensor(x) for x in EXTREMES[extreme])
+    variants = [{"activation": a} for a in ("tanh", "arctan", "relu")] if name == "psl" else [{}]
+    for params in variants:
+        found = value_and_gradients(make(name, tau=0.01, **params), pos, neg)
+        assert all(bool(torch.isfinite(x).all()) for x in found), (params, found)
+        exact = value_and_gradients(make(name, tau=0.01, **params).double(), pos.double(), neg.double())
+        close(found, exact, 2e-5, 1e-4, f"{name} {params}")
+
+
+@every_loss
+def test_float32_follows_float64(name):
+    pos, neg = random_scores()
+    exact = value_and_gradients(make(name).double(), pos.double(), neg.double())
+    close(value_and_gradients(make(name), pos, neg), exact, 2e-5, 1e-6)
+    assert exact[0].dtype == torch.float64
+
+
+@every_loss
+def test_the_order_of_negatives_does_not_matter(name):
+    pos, neg = random_scores(dtype=torch.float64)
+    order = torch.randperm(neg.shape[1], generator=torch.Generator().manual_seed(6))
+    value, grad_pos, grad_neg = value_and_gradients(make(name).double(), pos, neg)
+    shuffled = value_and_gradients(make(name).double(), pos, neg[:, order])
+    close(shuffled, [value, grad_pos, grad_neg[:, order]], 1e-10, 1e-14)
+
+
+@every_loss
+def test_gradients_point_the_right_way(name):
+    """Raising a positive lowers the loss, raising a negative raises it."""
+    loss = make(name)
+    _, grad_pos, grad_neg = value_and_gradients(loss, *random_scores())
+    assert bool((grad_pos < 0).all())
+    assert bool((grad_neg >= 0).all())
+    assert bool((grad_neg.sum(1) > 0).all())
+
+
+@every_loss
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_low_precision_scores_are_computed_in_float32(name, low):
+    pos, neg = random_scores(dtype=low)
+    expected = value_and_gradients(make(name), pos.float(), neg.float())
+    found = value_and_gradients(make(name), pos, neg)
+    assert found[0].dtype == torch.float32
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
+    for left, right in zip(found[1:], expected[1:], strict=True):
+        assert left.dtype == low
+        torch.testing.assert_close(left, right.to(low))
+
+
+@every_loss
+def test_autocast_changes_no_bit(name):
+    expected = value_and_gradients(make(name), *random_scores())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = value_and_gradients(make(name), *random_scores())
+    assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
+
+
+@every_loss
+def test_low_precision_negatives_beside_float32_positives_are_computed_in_float32(name):
+    """What autocast hands over when positives come from a product and sum, negatives from a matrix product."""
+    pos, neg = random_scores()
+    neg = neg.bfloat16()
+    expected = value_and_gradients(make(name), pos, neg.float())[0]
+    found = value_and_gradients(make(name), pos, neg)[0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@every_loss
+def test_the_declared_fields_suffice_and_each_is_required(name):
+    loss = make(name)
+    batch = make_batch(loss.needs, *random_scores())
+    assert {"user", "positives"} - loss.needs == {f for f in ("user", "positives") if getattr(batch, f) is None}
+    assert bool(torch.isfinite(loss(batch)))
+    for field in loss.needs:
+        with pytest.raises(ValueError, match=rf"^{loss.title}: needs {field}; pass Batch\(\.\.\., {field}=\.\.\.\)"):
+            loss(replace(batch, **{field: None}))
+
+
+@every_loss
+def test_no_declared_field_is_idle(name):
+    """Other users or other positives give another loss."""
+    loss = make(name)
+    batch = make_batch(loss.needs, *random_scores())
+    value = loss(batch)
+    if "user" in loss.needs:
+        assert not torch.equal(loss(replace(batch, user=batch.user.flip(0))), value)
+    if "positives" in loss.needs:
+        moved = batch.positives.with_values(batch.positives.values - 0.5)
+        assert not torch.equal(loss(replace(batch, positives=moved)), value)
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("pos", "neg", "message"),
+    [
+        ((8, 1), (8, 3), r"pos must have shape \(B,\), got \(8, 1\)"),
+        ((), (8, 3), r"pos must have shape \(B,\), got \(\)"),
+        ((8,), (8,), r"neg must have shape \(8, N\), got \(8,\)"),
+        ((8,), (7, 3), r"neg must have shape \(8, N\), got \(7, 3\)"),
+        ((8,), (1, 3), r"neg must have shape \(8, N\), got \(1, 3\)"),
+        ((8,), (8, 3, 1), r"neg must have shape \(8, N\), got \(8, 3, 1\)"),
+    ],
+)
+def test_wrong_shapes_of_scores_are_refused(name, pos, neg, message):
+    loss = make(name)
+    batch = make_batch(loss.needs, *random_scores())
+    with pytest.raises(ValueError, match=f"^{loss.title}: {message}"):
+        loss(replace(batch, pos=torch.zeros(pos), neg=torch.zeros(neg)))
+
+
+@every_loss
+def test_wrong_shapes_of_optional_fields_are_refused(name):
+    loss = make(name)
+    batch = make_batch(loss.needs, *random_scores())
+    for users in (torch.zeros(7, dtype=torch.int64), torch.zeros(8, 1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=rf"^{loss.title}: user must have shape \(8,\), got"):
+            loss(replace(batch, user=users))
+    with pytest.raises(ValueError, match=rf"^{loss.title}: positives must have 8 segments, got 2"):
+        loss(replace(batch, positives=Segments(torch.zeros(3), torch.tensor([0, 1, 3]))))
+
+
+@every_loss
+def test_hyper_parameters_out_of_range_are_named(name):
+    bad = {
+        "tau": [0, -0.1], "tau_weight": [0, -1], "threshold_lr": [0], "k": [0, N_ITEMS + 1], "refresh": [0],
+        "samples": [0], "activation": ["sigmoid"],
+    }  # fmt: skip
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
+    for parameter in [p for p in parameters if p.kind is p.KEYWORD_ONLY]:
+        assert parameter.name in bad, f"teach this test a bad {parameter.name}"
+        for value in bad[parameter.name]:
+            with pytest.raises(ValueError, match=rf"^{parameter.name} must .*{value}"):
+                make(name, **{parameter.name: value})
+
+
+@every_loss
+def test_state_survives_a_round_trip(name, tmp_path):
+    loss = make(name)
+    torch.save(loss.state_dict(), tmp_path / "state.pt")
+    fresh = build(
+        name, {"k": 3} if "k" in inspect.signature(LOSSES[name]).parameters else {},
+        n_users=N_USERS, n_items=N_ITEMS, n_pairs=20, seed=1,
+    )  # fmt: skip
+    fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    pos, neg = random_scores()
+    found, expected = value_and_gradients(fresh, pos, neg), value_and_gradients(loss, pos, neg)
+    assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
+    for (key, left), (_, right) in zip(fresh.state_dict().items(), loss.state_dict().items(), strict=True):
+        assert torch.equal(left, right), key
+
+
+@every_loss
+def test_every_parameter_is_in_one_named_group(name):
+    loss = make(name)
+    groups = loss.parameter_groups(0.1)
+    owned = [id(p) for group in groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in loss.parameters())
+    assert len({group["name"] for group in groups} | {"model"}) == len(groups) + 1
+
+
+@every_loss
+def test_a_plain_loss_takes_one_step_a_batch(name):
+    (steps,) = make(name).passes(1)
+    (phase,) = steps
+    assert (phase.name, phase.trains) == ("fit", None)

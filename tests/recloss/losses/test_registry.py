@@ -1,0 +1,120 @@
+"""The registry of losses: names, documentation, search spaces, construction."""
+
+import importlib
+import inspect
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+import recloss.losses
+from recloss import losses
+from recloss.errors import InputError
+from recloss.losses import LOSSES, Loss
+
+SIZES = {"n_users": 5, "n_items": 1000, "n_pairs": 20}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def test_every_file_of_the_folder_is_registered():
+    files = {path.stem for path in Path(recloss.losses.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    assert files == set(LOSSES)
+    assert {cls.__name__ for cls in LOSSES.values()} <= set(losses.__all__)
+
+
+@every_loss
+def test_name_title_source_and_formula(name):
+    cls = LOSSES[name]
+    module = importlib.import_module(f"recloss.losses.{name}")
+    assert cls.name == name
+    assert cls.__module__ == module.__name__
+    assert issubclass(cls, Loss)
+    assert cls.title.lower().replace("@", "at") == name
+    assert "Source: " in inspect.getdoc(cls)
+    formula = inspect.getdoc(getattr(module, name))
+    assert "``l_b = " in formula
+    assert "(B,)" in formula
+    assert "(B, N)" in formula
+
+
+@every_loss
+def test_every_argument_is_documented_and_keyword_only_with_a_default(name):
+    cls = LOSSES[name]
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            assert cls.__init__ is torch.nn.Module.__init__, "a loss of its own arguments names them"
+            continue
+        assert f"{parameter.name}: " in inspect.getdoc(cls)
+        if parameter.name not in SIZES:
+            assert parameter.kind is parameter.KEYWORD_ONLY
+            assert parameter.default is not parameter.empty
+
+
+def test_names_of_papers_and_code_are_accepted():
+    assert losses.get("SL@K") is losses.get("slatk") is LOSSES["slatk"]
+    assert losses.get("Talos") is losses.get("TALOS") is LOSSES["talos"]
+    for cls in LOSSES.values():
+        assert losses.get(cls.title) is cls
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("talso", "talos"), ("SLTK", "slatk"), ("bprr", "bpr")])
+def test_an_unknown_name_suggests_the_nearest_and_lists_all(typed, meant):
+    with pytest.raises(InputError) as caught:
+        losses.get(typed)
+    assert str(caught.value).startswith(f"unknown loss {typed!r}; did you mean {meant!r}?")
+    assert all(name in str(caught.value) for name in LOSSES)
+
+
+@every_loss
+def test_building_is_decided_by_the_seed_and_draws_nothing_from_the_global_generator(name):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first = losses.build(name, {}, **SIZES, seed=3).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(12)
+    second = losses.build(name, {}, **SIZES, seed=3).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_loss
+def test_building_passes_the_hyper_parameters_on(name):
+    given = {"tau": 0.07, "tau_weight": 1.5, "k": 7, "refresh": 3, "samples": 11, "threshold_lr": 0.02}
+    given |= {"activation": "relu"}
+    accepted = [p.name for p in inspect.signature(LOSSES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    loss = losses.build(name, {key: given[key] for key in accepted}, **SIZES, seed=0)
+    for key in accepted:
+        holder = loss if hasattr(loss, key) else loss.threshold
+        assert getattr(holder, key) == given[key]
+    for tensor in loss.state_dict().values():
+        assert tensor.shape == (SIZES["n_users"],)
+
+
+def test_an_unknown_hyper_parameter_is_an_error():
+    with pytest.raises(TypeError, match="temperature"):
+        losses.build("sl", {"temperature": 0.1}, **SIZES, seed=0)
+
+
+@every_loss
+def test_the_search_space_parses_and_every_point_of_it_is_a_loss(name):
+    """Axes are checked one by one where they belong to the model or the loop, all combined where they are the loss's."""
+    pytest.importorskip("pydantic")
+    import tune_spaces
+    from pipelines.settings import SpaceSettings, dotted_names, make_trial, read
+
+    space = read(SpaceSettings, Path(tune_spaces.__file__).parent / "losses" / f"{name}.yaml")
+    assert set(space.preset) | set(space.space) <= set(dotted_names("mf", name))
+    assert not set(space.preset) & set(space.space)
+    assert all(len(set(values)) == len(values) > 0 for values in space.space.values())
+
+    own = [key for key in space.space if key.startswith("loss.")]
+    for point in itertools.product(*(space.space[key] for key in own)):
+        params = {key.removeprefix("loss."): value for key, value in zip(own, point, strict=True)}
+        assert isinstance(losses.build(name, params, **SIZES, seed=0), LOSSES[name])
+    smallest = {key: values[0] for key, values in space.space.items()}
+    for key, values in space.space.items():
+        for value in values:
+            trial = make_trial("0" * 16, "mf", name, space.preset | smallest | {key: value}, where="space").flat()
+            assert trial[key] == value
+            assert all(trial[preset] == wanted for preset, wanted in space.preset.items())
