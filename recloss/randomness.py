@@ -34,11 +34,12 @@ def integers(states: Tensor, counter: Tensor, high: int | Tensor) -> Tensor:
 
     Uniform up to a relative bias of ``high / 2**32`` (Lemire's multiply-shift on 32 random bits).
     """
-    bits = (_mix(states + counter * _GAMMA) >> 32) & 0xFFFFFFFF
-    return (bits * high) >> 32
+    bits = _mix(states + counter * _GAMMA).bitwise_right_shift_(32).bitwise_and_(0xFFFFFFFF)
+    return (bits * high).bitwise_right_shift_(32)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MUL_1
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MUL_2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    """Splitmix64's finaliser, in place."""
+    for shift, mask, factor in ((30, 0x3FFFFFFFF, _MUL_1), (27, 0x1FFFFFFFFF, _MUL_2)):
+        z.bitwise_xor_((z >> shift).bitwise_and_(mask)).mul_(factor)
+    return z.bitwise_xor_((z >> 31).bitwise_and_(0x1FFFFFFFF))
