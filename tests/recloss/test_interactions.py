@@ -74,7 +74,7 @@ def test_contains_answers_for_every_pair_in_any_shape(wanted):
     users, items = torch.meshgrid(torch.arange(N_USERS), torch.arange(N_ITEMS), indexing="ij")
     expected = [[(u, i) in wanted for i in range(N_ITEMS)] for u in range(N_USERS)]
     assert found.contains(users, items).tolist() == expected
-    assert found.contains(users.flatten(), items.flatten()).tolist() == sum(expected, [])
+    assert found.contains(users.flatten(), items.flatten()).tolist() == list(itertools.chain(*expected))
     assert found.contains(users[:, :1], items).tolist() == expected
 
 

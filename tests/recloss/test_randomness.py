@@ -24,7 +24,13 @@ def unsigned(states: torch.Tensor) -> list[int]:
 
 def test_published_outputs_of_splitmix64():
     assert unsigned(row_states(0, torch.tensor([1]))) == [0xE220A8397B1DCDAF]
-    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert unsigned(row_states(1234567, torch.arange(1, 6))) == published
 
 

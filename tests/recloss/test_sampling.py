@@ -48,7 +48,8 @@ CATALOGUES = {
 def test_uniform_over_the_items_outside_the_positives(catalogue):
     n_items, count = CATALOGUES[catalogue]
     own = some_items(count, n_items, seed=1)
-    train = interactions([some_items(min(3, n_items - 1), n_items, 2), own, some_items(n_items // 2, n_items, 3)], n_items)
+    before, after = some_items(min(3, n_items - 1), n_items, 2), some_items(n_items // 2, n_items, 3)
+    train = interactions([before, own, after], n_items)
     rows = max(1, 30 * (n_items - count) // 500)
     draws = UniformNegatives(train).sample(torch.full((rows,), 1), torch.arange(rows), 500, key=7)
     assert draws.shape == (rows, 500)

@@ -195,7 +195,8 @@ def test_golden_monte_carlo(positives, negatives, expected, golden):
     by_k = case.get("K_to_beta") or {name.removeprefix("beta_K"): x for name, x in case.items() if name[:6] == "beta_K"}
     assert len(by_k) >= 4
     for k, beta in by_k.items():
-        assert kth_largest(segments([positives]), torch.tensor([negatives], dtype=torch.float64), int(k)).tolist() == [beta]
+        neg = torch.tensor([negatives], dtype=torch.float64)
+        assert kth_largest(segments([positives]), neg, int(k)).tolist() == [beta]
 
 
 def test_golden_monte_carlo_of_a_short_row_beside_a_longer_one(golden):

@@ -127,6 +127,20 @@ def test_autocast_changes_no_bit(name):
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
 
 
+def test_matrix_products_of_a_loss_stay_in_float32_under_autocast():
+    class Spread(Loss):
+        name = title = "spread"
+
+        def compute(self, batch):
+            return (batch.neg @ batch.neg.T).mean()
+
+    batch = Batch(*random_scores())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = Spread()(batch)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, (batch.neg @ batch.neg.T).mean())
+
+
 @every_loss
 def test_low_precision_negatives_beside_float32_positives_are_computed_in_float32(name):
     """What autocast hands over when positives come from a product and sum, negatives from a matrix product."""

@@ -12,7 +12,11 @@ from recloss.losses.psl import log_activation, psl
 from recloss.losses.sl import sl
 from recloss.losses.talos import talos
 
-ACTIVATIONS = {"tanh": lambda x: 1 + math.tanh(x), "arctan": lambda x: 1 + math.atan(x), "relu": lambda x: max(0, 1 + x)}
+ACTIVATIONS = {
+    "tanh": lambda x: 1 + math.tanh(x),
+    "arctan": lambda x: 1 + math.atan(x),
+    "relu": lambda x: max(0, 1 + x),
+}
 
 
 def random_scores(rows: int = 5, negatives: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +72,8 @@ def test_against_the_formula_in_plain_python(activation, tau):
     pos, neg = random_scores()
     a = ACTIVATIONS[activation]
     expected = [
-        math.log(sum(a((n - p) / 2) ** (1 / tau) for n in row)) for p, row in zip(pos.tolist(), neg.tolist(), strict=True)
+        math.log(sum(a((n - p) / 2) ** (1 / tau) for n in row))
+        for p, row in zip(pos.tolist(), neg.tolist(), strict=True)
     ]
     found = psl(pos, neg, tau, activation)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10)
@@ -121,7 +126,9 @@ def test_tanh_with_one_negative_is_bpr_up_to_the_temperature():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("pos", "neg"), [(1.0, [-1.0, -1.0, -1.0]), (1.0, [-1.0, 1.0, -1.0]), (1.2, [-1.3, -1.2, -5.0])])
+@pytest.mark.parametrize(
+    ("pos", "neg"), [(1.0, [-1.0, -1.0, -1.0]), (1.0, [-1.0, 1.0, -1.0]), (1.2, [-1.3, -1.2, -5.0])]
+)
 def test_dead_negatives_are_finite_and_get_no_gradient(pos, neg, dtype):
     pos = torch.tensor([pos], dtype=dtype, requires_grad=True)
     neg = torch.tensor([neg], dtype=dtype, requires_grad=True)

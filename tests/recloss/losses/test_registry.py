@@ -98,7 +98,7 @@ def test_an_unknown_hyper_parameter_is_an_error():
 
 @every_loss
 def test_the_search_space_parses_and_every_point_of_it_is_a_loss(name):
-    """Axes are checked one by one where they belong to the model or the loop, all combined where they are the loss's."""
+    """The loss's own axes are checked in every combination, those of the model and the loop one by one."""
     pytest.importorskip("pydantic")
     import tune_spaces
     from pipelines.settings import SpaceSettings, dotted_names, make_trial, read
