@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import yaml
@@ -130,7 +130,7 @@ def data_fetch(name: str) -> None:
     show_default=True,
     help="Where it runs.",
 )
-def prepare(raw: Path, out: Path, format_: str, engine: str, **options: str | None) -> None:
+def prepare(raw: Path, out: Path, format_: str, engine: Literal["auto", "local", "ray"], **options: str | None) -> None:
     """Turn a raw log into a prepared dataset: filter, de-duplicate, k-core, index, split."""
     from pipelines.prepare import prepare as prepare_dataset
     from pipelines.settings import PrepareSettings, parse

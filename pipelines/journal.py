@@ -27,7 +27,7 @@ def append(folder: Path, event: dict[str, Any]) -> None:
         file.seek(0)
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
-        file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
+        file.write(json.dumps(event).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -35,7 +35,7 @@ def append(folder: Path, event: dict[str, Any]) -> None:
 def rewrite(folder: Path, events: list[dict[str, Any]]) -> None:
     """Replace the journal in one step."""
     temporary = folder / (FILE + ".tmp")
-    temporary.write_text("".join(json.dumps(event, sort_keys=True) + "\n" for event in events), encoding="utf-8")
+    temporary.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
     os.replace(temporary, folder / FILE)
 
 

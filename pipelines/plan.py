@@ -88,12 +88,13 @@ def describe(sweep: SweepSettings, spaces: Path | None, console: Console) -> Non
         varied = [key for key in flats[0] if len({str(flat[key]) for flat in flats}) > 1 or key in ("optim.lr", "seed")]
         console.print(f"{cell.data} | {cell.backbone} | {cell.loss}: {len(flats)} trials", style="bold", markup=False)
         for flat in flats:
-            console.print("  " + "  ".join(f"{key}={flat[key]}" for key in varied), markup=False)
+            console.print("  " + "  ".join(f"{key}={flat[key]}" for key in varied), markup=False, soft_wrap=True)
     grid, confirmations = sum(len(cell.grid) for cell in cells), len(cells) * len(sweep.confirm_seeds)
     console.print(
         f"{len(cells)} cells, {grid} grid trials on seeds {list(sweep.seeds)}, then {confirmations} confirmations "
         f"on seeds {list(sweep.confirm_seeds)}: {grid + confirmations} trials",
         markup=False,
+        soft_wrap=True,
     )
 
 

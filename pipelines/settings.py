@@ -247,7 +247,8 @@ def parse(model: type[M], raw: Any, where: str) -> M:
         first = error.errors()[0]
         location = first["loc"]
         if first["type"] == "extra_forbidden":
-            *location, unknown = location
+            *owner, unknown = location
+            location = tuple(owner)
             message = choices("setting", str(unknown), _model_at(model, location).model_fields)
         else:
             message = f"{first['msg'].removeprefix('Value error, ')}"

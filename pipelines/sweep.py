@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces:
     Raises:
         InputError: for a mistake in the settings or the data, before anything is trained.
     """
-    say = console.print
+    say = partial(console.print, markup=False, soft_wrap=True)
     plan(sweep, {}, spaces)
     prepared = {data.name: prepare_data(data, say) for data in sweep.data}
     _check_distinct(prepared)
@@ -123,9 +124,7 @@ class _Driver:
         with SweepProgress(self.console, total, done) as progress:
             if not self._run_stage("grid", grid, progress):
                 return False
-            selected = [choice for cell in cells if (choice := select(cell, self.folder))]
-            for choice in selected:
-                self._record_selection(choice)
+            selected = [choice for cell in cells if (choice := self._select(cell))]
             confirm = [
                 self._task(choice.cell, choice.trials[0].model_copy(update={"seed": seed}), test=True)
                 for choice in selected
@@ -140,16 +139,15 @@ class _Driver:
                 self.tracker.attach(task.folder, [task.folder / name for name in (CONFIG, MODEL, TEST_USERS)])
         return True
 
-    def _record_selection(self, choice: Selected) -> None:
-        cell = choice.cell
-        self.tracker.record_selection(
-            data_name=cell.data,
-            backbone=cell.backbone,
-            loss=cell.loss,
-            trials=choice.trials,
-            metric=cell.grid[0].protocol.metric,
-            value=choice.value,
-        )
+    def _select(self, cell: Cell) -> Selected | None:
+        choice = select(cell, self.folder)
+        names = {"data_name": cell.data, "backbone": cell.backbone, "loss": cell.loss}
+        if choice is None:
+            self.tracker.record_no_selection(**names)
+        else:
+            metric = cell.grid[0].protocol.metric
+            self.tracker.record_selection(**names, trials=choice.trials, metric=metric, value=choice.value)
+        return choice
 
     def _task(self, cell: Cell, trial: Trial, test: bool) -> Task:
         task = Task(trial, self.prepared[cell.data].path, self.folder / trial.hash, test)

@@ -1,12 +1,13 @@
 """Full-ranking evaluation: every user with a relevant item, all items as candidates, ties by a stated rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from recloss.backbones.base import Backbone
 from recloss.interactions import Interactions
@@ -15,7 +16,7 @@ from recloss.randomness import row_states
 from recloss.similarity import prepare
 
 TIE_RULE: Final = "item-hash"
-"""Equal scores rank in a fixed pseudo-random order of the items, so that a constant scorer is no better than chance."""
+"""Bitwise equal scores rank in a fixed pseudo-random order of items: a constant scorer is no better than chance."""
 
 _TIE_KEY = 0x7265636C6F7373
 
@@ -35,6 +36,18 @@ class UserMetrics:
     def mean(self) -> dict[str, float]:
         """Mean of each metric over the evaluated users."""
         return {name: float(value.mean()) for name, value in self.values.items()}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode; afterwards every submodule is in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def item_order(n_items: int) -> Tensor:
@@ -57,7 +70,7 @@ def evaluate(
     values do not depend on the number of ranks.
 
     Args:
-        backbone: the model; its own training flag is kept.
+        backbone: the model; the training flags of its modules are kept.
         similarity: "cosine" or "dot".
         relevant: validation or test interactions.
         hidden: interactions that leave the candidate list (the training positives).
@@ -65,18 +78,19 @@ def evaluate(
         users_per_block: users scored at once; bounds the memory to ``users_per_block * n_items`` scores.
 
     Raises:
-        ValueError: if a cut-off exceeds the catalogue or no user has a relevant item.
+        ValueError: if a K is not in 1 .. n_items, no user has a relevant item, or the backbone is of another size.
         FloatingPointError: if an embedding is not finite.
     """
-    if max(cutoffs) > relevant.n_items:
-        raise ValueError(f"K = {max(cutoffs)} is larger than the catalogue of {relevant.n_items} items")
+    if not 1 <= min(cutoffs) <= max(cutoffs) <= relevant.n_items:
+        raise ValueError(f"every K must lie in 1..{relevant.n_items} (the catalogue), got {list(cutoffs)}")
     users = torch.nonzero(relevant.degrees).flatten()
     if not len(users):
         raise ValueError("no user has a relevant item: nothing to evaluate")
-    training = backbone.training
-    backbone.eval()
-    u_UD, v_ID = (prepare(e, similarity) for e in backbone.embed())
-    backbone.train(training)
+    with evaluating(backbone):
+        u_UD, v_ID = (prepare(e, similarity) for e in backbone.embed())
+    if (len(u_UD), len(v_ID)) != (relevant.n_users, relevant.n_items):
+        size, wanted = f"{len(u_UD)} users, {len(v_ID)} items", f"{relevant.n_users} and {relevant.n_items}"
+        raise ValueError(f"the backbone embeds {size}, the interactions are of {wanted}")
     if not (bool(torch.isfinite(u_UD).all()) and bool(torch.isfinite(v_ID).all())):
         raise FloatingPointError("the embeddings are not finite")
 
@@ -92,8 +106,8 @@ def evaluate(
         for interactions in hidden:
             seen = interactions.of(block)
             scores[seen.rows, place[seen.values]] = -torch.inf
-        items = order[_top(scores, max(cutoffs))]
-        hits = relevant.contains(block[:, None], items)
+        top = _top(scores, max(cutoffs))
+        hits = relevant.contains(block[:, None], order[top]) & (scores.gather(1, top) > -torch.inf)
         columns = [m(hits, relevant.degrees[block], k) for k in cutoffs for m in METRICS.values()]
         table[start : start + users_per_block] = torch.stack(columns, 1)
     if world > 1:

@@ -35,7 +35,9 @@ class Segments:
 
     def with_values(self, values: Tensor) -> "Segments":
         """The same rows with other entries."""
-        return replace(self, values=values)
+        segments = replace(self, values=values)
+        segments.__dict__.update(rows=self.rows, lengths=self.lengths)
+        return segments
 
 
 class Interactions:
@@ -48,10 +50,13 @@ class Interactions:
         n_items: size of the catalogue.
 
     Raises:
-        ValueError: for indices out of range or a repeated pair.
+        ValueError: for indices out of range, of different lengths or not integers, or a repeated pair.
     """
 
     def __init__(self, user: Tensor, item: Tensor, n_users: int, n_items: int) -> None:
+        if user.shape != item.shape or user.dim() != 1 or user.is_floating_point() or item.is_floating_point():
+            given = f"{user.dtype} {tuple(user.shape)} and {item.dtype} {tuple(item.shape)}"
+            raise ValueError(f"user and item must be integers of one shape (n,), got {given}")
         user, item = user.to(torch.int64), item.to(torch.int64)
         for name, index, size in (("user", user, n_users), ("item", item, n_items)):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:

@@ -62,6 +62,6 @@ def parse_metric(name: str) -> tuple[str, int]:
         InputError: naming the metrics there are.
     """
     metric, _, cutoff = name.rpartition("_")
-    if metric not in METRICS or not cutoff.isdigit():
+    if metric not in METRICS or not cutoff.isdecimal():
         raise InputError(choices("metric", name, [metric_name(m, 20) for m in METRICS]))
     return metric, int(cutoff)

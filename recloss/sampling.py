@@ -33,31 +33,32 @@ class UniformNegatives:
     def sample(self, users: Tensor, positions: Tensor, n: int, key: int) -> Tensor:
         """(B, n) negatives of ``users`` (B,) at ``positions`` (B,) of the stream ``key``."""
         n_items = self.train.n_items
-        states = row_states(key, positions)[:, None]
-        column = torch.arange(n, device=users.device)
-        draws = integers(states, column, n_items)
+        states = row_states(key, positions)
+        draws = integers(states[:, None], torch.arange(n, device=users.device), n_items)
+        flat = draws.view(-1)
 
         width = min(_FILTER_WIDTH, 1 << (n_items - 1).bit_length())
         positives = self.train.of(users)
         seen = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
         seen[positives.rows, positives.values & (width - 1)] = True
 
-        suspect = seen.gather(1, draws & (width - 1)).flatten().nonzero().flatten()
-        flat = draws.view(-1)
-        for attempt in range(1, _REDRAWS + 2):
-            row = suspect // n
-            if width < n_items:
-                confirmed = self.train.contains(users[row], flat[suspect])
-                suspect, row = suspect[confirmed], row[confirmed]
-            if not len(suspect):
+        def confirmed(suspects: Tensor) -> Tensor:
+            """Those of ``suspects`` (places in ``flat`` that the filter caught) that are positives."""
+            if width >= n_items:
+                return suspects
+            return suspects[self.train.contains(users[suspects // n], flat[suspects])]
+
+        rejected = confirmed(seen.gather(1, draws & (width - 1)).flatten().nonzero().flatten())
+        for attempt in range(1, _REDRAWS + 1):
+            if not len(rejected):
                 return draws
-            counter = suspect - row * n + (attempt << 32)
-            if attempt > _REDRAWS:
-                break
-            flat[suspect] = integers(states.view(-1)[row], counter, n_items)
-            suspect = suspect[seen[row, flat[suspect] & (width - 1)]]
+            row = rejected // n
+            flat[rejected] = integers(states[row], rejected - row * n + (attempt << 32), n_items)
+            rejected = confirmed(rejected[seen[row, flat[rejected] & (width - 1)]])
+        row = rejected // n
         free = n_items - self.train.degrees[users[row]]
-        flat[suspect] = self._by_rank(users[row], integers(states.view(-1)[row], counter, free))
+        rank = integers(states[row], rejected - row * n + ((_REDRAWS + 1) << 32), free)
+        flat[rejected] = self._by_rank(users[row], rank)
         return draws
 
     def _by_rank(self, users: Tensor, rank: Tensor) -> Tensor:

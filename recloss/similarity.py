@@ -29,7 +29,12 @@ def prepare(embeddings: Tensor, similarity: str) -> Tensor:
 
 
 def sampled_scores(u_BD: Tensor, v_ID: Tensor, items_BM: Tensor) -> Tensor:
-    """(B, M) scores ``<u_b, v_items[b, m]>`` without materialising (B, M, D); differentiable in ``u`` and ``v``."""
+    """(B, M) scores ``<u_b, v_items[b, m]>`` without materialising (B, M, D); differentiable in ``u`` and ``v``.
+
+    ``items`` may repeat; they must lie in ``0 .. I - 1``, which is not checked.
+    """
+    if items_BM.shape[1] > len(v_ID):
+        return (u_BD @ v_ID.T).gather(1, items_BM)
     return _SampledScores.apply(u_BD, v_ID, items_BM)
 
 

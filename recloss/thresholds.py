@@ -45,7 +45,7 @@ class RegressionThreshold(nn.Module):
             positives: scores of all training positives of each row's user.
         """
         beta = nn.functional.embedding(users, self.value[:, None])[:, 0]
-        weight = (self.n_items - positives.lengths) / neg.shape[1]
+        weight = (self.n_items - positives.lengths).to(neg.dtype) / neg.shape[1]
         above_pos = positives.with_values(self._pinball(positives.values.detach() - beta[positives.rows])).sum()
         above_neg = self._pinball(neg.detach() - beta[:, None]).sum(1)
         return ((above_pos + weight * above_neg) / self.n_items).mean()
@@ -99,6 +99,6 @@ def kth_largest(positives: Segments, neg: Tensor, k: int) -> Tensor:
     rows = torch.arange(len(neg), device=neg.device)[:, None].expand_as(best)
     values, row = torch.cat([positives.values, best.flatten()]), torch.cat([positives.rows, rows.flatten()])
     values, by_value = values.sort(descending=True)
-    row, by_row = row[by_value].sort(stable=True)
+    row, by_row = row[by_value].sort(stable=True)  # rows one after the other, each from its largest value down
     count = positives.lengths + best.shape[1]
     return values[by_row][count.cumsum(0) - count + count.clamp(max=k) - 1]

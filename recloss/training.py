@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recloss.backbones import Backbone
-from recloss.evaluation import evaluate
+from recloss.evaluation import evaluate, evaluating
 from recloss.interactions import Interactions, Segments
 from recloss.losses import Batch, Loss, Phase
 from recloss.randomness import permutation, stream_key
@@ -247,9 +247,8 @@ class _Loop:
 
     @torch.no_grad()
     def _evaluated_embeddings(self) -> tuple[Tensor, Tensor]:
-        self.backbone.eval()
-        user_table, item_table = self.backbone.embed()
-        self.backbone.train()
+        with evaluating(self.backbone):
+            user_table, item_table = self.backbone.embed()
         return prepare(user_table, self.loss.similarity), prepare(item_table, self.loss.similarity)
 
     def _validate(self, mean_loss: float) -> Validation:

@@ -105,9 +105,8 @@ class Tracker:
         tags |= _environment_tags(start["environment"])
         if status == "FAILED":
             tags["recloss.error"] = _cut(str(events[-1]["error"]))
-        elif "recloss.error" in run.tags:
-            self._client.delete_tag(run.id, "recloss.error")
-            del run.tags["recloss.error"]
+        else:
+            self._delete_tag(run, "recloss.error")
         params = {key: str(value) for key, value in trial.flat().items()}
         self._log(run, tags, params, {} if status == "FAILED" else _measurements(events))
         self._set_status(run, status, end=_milliseconds(events[-1]))
@@ -137,6 +136,12 @@ class Tracker:
             self._client.log_metric(cell.id, f"valid/{metric}", value)
             self._log(cell, {"recloss.selected": text}, {}, {})
         self._set_status(cell, "FINISHED")
+
+    def record_no_selection(self, *, data_name: str, backbone: str, loss: str) -> None:
+        """End a cell whose search selected nothing, because a trial of every grid point failed."""
+        cell = self._cell(data_name, backbone, loss)
+        self._delete_tag(cell, "recloss.selected")
+        self._set_status(cell, "FAILED")
 
     def attach(self, folder: Path, files: Iterable[Path]) -> None:
         """Add files to a recorded trial's artifacts; one that is there with the same size is left alone."""
@@ -196,6 +201,11 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, end)
         run.status = status
+
+    def _delete_tag(self, run: Run, key: str) -> None:
+        if key in run.tags:
+            self._client.delete_tag(run.id, key)
+            del run.tags[key]
 
     def _log(self, run: Run, tags: dict[str, str], params: dict[str, str], measured: Measured) -> None:
         """Send what the run does not have yet; the store writes the tags last."""

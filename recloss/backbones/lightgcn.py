@@ -24,7 +24,9 @@ class LightGCN(Backbone):
 
     name = "lightgcn"
     title = "LightGCN"
-    adjacency: Tensor
+    offsets: Tensor
+    columns: Tensor
+    weights: Tensor
 
     def __init__(self, train: Interactions, *, dim: int = 64, layers: int = 2, init: str = "normal") -> None:
         super().__init__()
@@ -33,14 +35,23 @@ class LightGCN(Backbone):
         self.user = embedding_table(train.n_users, dim, init)
         self.item = embedding_table(train.n_items, dim, init)
         self.layers = layers
-        self.register_buffer("adjacency", normalised_adjacency(train), persistent=False)
+        graph = normalised_adjacency(train)
+        self.register_buffer("offsets", graph.crow_indices(), persistent=False)
+        self.register_buffer("columns", graph.col_indices(), persistent=False)
+        self.register_buffer("weights", graph.values(), persistent=False)
+
+    @property
+    def adjacency(self) -> Tensor:
+        """(U + I, U + I) CSR matrix A over the buffers, which unlike it can be copied."""
+        size = (len(self.offsets) - 1,) * 2
+        return torch.sparse_csr_tensor(self.offsets, self.columns, self.weights, size=size, check_invariants=False)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """Mean of all layers."""
-        layer = torch.cat([self.user, self.item])
+        layer, adjacency = torch.cat([self.user, self.item]), self.adjacency
         total = layer
         for _ in range(self.layers):
-            layer = _Propagate.apply(self.adjacency, layer)
+            layer = _Propagate.apply(adjacency, layer)
             total = total + layer
         mean = total / (self.layers + 1)
         return mean[: len(self.user)], mean[len(self.user) :]

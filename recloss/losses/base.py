@@ -86,9 +86,8 @@ class Loss(nn.Module, ABC):
         """
         _check(self, batch)
         with torch.autocast(batch.pos.device.type, enabled=False):
-            if batch.pos.dtype in (torch.float16, torch.bfloat16):
-                batch = replace(batch, pos=batch.pos.float(), neg=batch.neg.float())
-            return self.compute(batch)
+            dtype = torch.promote_types(torch.promote_types(batch.pos.dtype, batch.neg.dtype), torch.float32)
+            return self.compute(replace(batch, pos=batch.pos.to(dtype), neg=batch.neg.to(dtype)))
 
     @abstractmethod
     def compute(self, batch: Batch) -> Tensor:
@@ -114,11 +113,8 @@ def _check(loss: Loss, batch: Batch) -> None:
     require(batch.pos.dim() == 1, f"{loss.title}: pos must have shape (B,), got {tuple(batch.pos.shape)}")
     shape = tuple(batch.neg.shape)
     require(batch.neg.dim() == 2 and shape[0] == B, f"{loss.title}: neg must have shape ({B}, N), got {shape}")
-    missing = [field for field in sorted(loss.needs) if getattr(batch, field) is None]
-    require(
-        not missing,
-        f"{loss.title}: needs {', '.join(missing)}; pass Batch(..., {missing and missing[0]}=...)",
-    )
+    for field in sorted(loss.needs):
+        require(getattr(batch, field) is not None, f"{loss.title} needs {field}: pass Batch(..., {field}=...)")
     if batch.user is not None:
         shape = tuple(batch.user.shape)
         require(shape == (B,), f"{loss.title}: user must have shape ({B},), got {shape}")

@@ -32,7 +32,7 @@ def psl(pos: Tensor, neg: Tensor, tau: float, activation: Activation = "tanh") -
     Args:
         pos: (B,) cosines of the positives.
         neg: (B, N) cosines of the negatives.
-        tau: temperature, outside the activation; on the scale of SL@K (twice the PSL paper's).
+        tau: temperature, outside the activation; the paper's own, so that PSL(tau) is close to SL(2 tau).
         activation: a(x), see ``log_activation``.
 
     Returns:
@@ -45,7 +45,7 @@ class PSL(Loss):
     """Pairwise softmax loss on cosines.
 
     Args:
-        tau: temperature, above 0; half of it is the PSL paper's.
+        tau: temperature, above 0; the paper's own, about half of the one that suits SL.
         activation: "tanh", "arctan" or "relu".
 
     Source: Yang et al., NeurIPS 2024, eq. 3.4; spec section 4 (SL@K page) and 2.4 (Talos page).

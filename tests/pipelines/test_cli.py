@@ -97,7 +97,7 @@ def test_sweep_report_and_dry_run(prepared, capsys, tmp_path, monkeypatch, ray_l
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(raw))
     assert run(["sweep", "mini.yaml", "--dry-run"]) == 0
     plan = capsys.readouterr().out
-    assert "2 cells, 4 grid trials on seeds [0], then 4 confirmations on seeds [1, 2]: 8 trials" in plan.replace("\n", " ")
+    assert "2 cells, 4 grid trials on seeds [0], then 4 confirmations on seeds [1, 2]: 8 trials" in plan
     assert plan.count("loss.tau=0.1") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini.yaml"], "a dry run writes nothing"
 

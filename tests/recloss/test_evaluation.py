@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from recloss.backbones import Backbone
+from recloss.backbones import MF, Backbone
 from recloss.evaluation import evaluate, item_order
 from recloss.interactions import Interactions
 from recloss.randomness import row_states
@@ -205,9 +205,26 @@ def test_embeddings_that_are_not_finite_are_an_error(similarity, bad, side):
 def test_impossible_requests_are_named():
     _, _, test = splits(5, 20, seed=8)
     nothing = torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(ValueError, match="K = 21 is larger than the catalogue of 20 items"):
+    with pytest.raises(ValueError, match=r"every K must lie in 1\.\.20 \(the catalogue\), got \[3, 21\]"):
         evaluate(tied_tables(5, 20), "dot", test, [], [3, 21])
     with pytest.raises(ValueError, match="no user has a relevant item"):
         evaluate(tied_tables(5, 20), "dot", Interactions(nothing, nothing, 5, 20), [], [3])
     with pytest.raises(ValueError, match="unknown similarity 'l2'"):
         evaluate(tied_tables(5, 20), "l2", test, [], [3])
+
+
+def test_a_backbone_of_another_catalogue_and_a_cut_off_of_zero_are_refused():
+    _, _, test = splits(5, 20, seed=8)
+    with pytest.raises(ValueError, match="the backbone embeds 5 users, 30 items, the interactions are of 5 and 20"):
+        evaluate(MF(5, 30, dim=2), "dot", test, [], [3])
+    with pytest.raises(ValueError, match=r"every K must lie in 1\.\.20 \(the catalogue\), got \[0\]"):
+        evaluate(MF(5, 20, dim=2), "dot", test, [], [0])
+
+
+def test_a_part_that_is_frozen_in_evaluation_mode_stays_so():
+    _, _, test = splits(5, 20, seed=8)
+    backbone = MF(5, 20, dim=2)
+    backbone.frozen = torch.nn.Dropout().eval()
+    evaluate(backbone, "dot", test, [], [3])
+    assert backbone.training
+    assert not backbone.frozen.training

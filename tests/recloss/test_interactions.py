@@ -106,3 +106,13 @@ def test_narrow_integer_indices_do_not_overflow():
     found = Interactions(user, item, 201, 32_000)
     assert found.keys.tolist() == [3 * 32_000 + 7, 200 * 32_000 + 30_000]
     assert found.item.tolist() == [7, 30_000]
+
+
+@pytest.mark.parametrize(
+    ("user", "item"),
+    [([0, 1, 1], [0]), ([[0]], [[0]]), ([0.5], [0]), ([0], [1.0])],
+    ids=["lengths", "2-d", "user", "item"],
+)
+def test_pairs_that_are_not_integers_of_one_length_are_refused(user, item):
+    with pytest.raises(ValueError, match="user and item must be integers of one shape"):
+        Interactions(torch.tensor(user), torch.tensor(item), 3, 3)

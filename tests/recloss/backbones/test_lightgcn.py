@@ -1,5 +1,7 @@
 """LightGCN against the golden toy graph and a dense-matrix oracle."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,3 +156,10 @@ def test_bad_arguments_are_named():
         LightGCN(some_interactions(), layers=0)
     with pytest.raises(ValueError, match="init must be one of"):
         LightGCN(some_interactions(), init="ones")
+
+
+def test_a_copy_embeds_the_same():
+    train = Interactions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2, 3)
+    backbone = LightGCN(train, dim=4)
+    for mine, copied in zip(backbone.embed(), copy.deepcopy(backbone).embed(), strict=True):
+        assert torch.equal(mine, copied)

@@ -159,7 +159,7 @@ def test_the_declared_fields_suffice_and_each_is_required(name):
     assert {"user", "positives"} - loss.needs == {f for f in ("user", "positives") if getattr(batch, f) is None}
     assert bool(torch.isfinite(loss(batch)))
     for field in loss.needs:
-        with pytest.raises(ValueError, match=rf"^{loss.title}: needs {field}; pass Batch\(\.\.\., {field}=\.\.\.\)"):
+        with pytest.raises(ValueError, match=rf"^{loss.title} needs {field}: pass Batch\(\.\.\., {field}=\.\.\.\)"):
             loss(replace(batch, **{field: None}))
 
 

@@ -78,6 +78,22 @@ def test_building_is_decided_by_the_seed_and_draws_nothing_from_the_global_gener
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_a_loss_that_draws_its_state_draws_it_from_the_seed(monkeypatch):
+    class Drawn(losses.SL):
+        def __init__(self, n_users):
+            super().__init__()
+            self.register_buffer("start", torch.randn(n_users))
+
+    monkeypatch.setitem(LOSSES, "drawn", Drawn)
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first, again, other = (losses.build("drawn", {}, **SIZES, seed=seed).start for seed in (3, 3, 4))
+    assert first.shape == (5,)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @every_loss
 def test_building_passes_the_hyper_parameters_on(name):
     given = {"tau": 0.07, "tau_weight": 1.5, "k": 7, "refresh": 3, "samples": 11, "threshold_lr": 0.02}
