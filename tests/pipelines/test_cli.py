@@ -111,6 +111,7 @@ def test_sweep_report_and_dry_run(prepared, capsys, tmp_path, monkeypatch, ray_l
         assert (tmp_path / "out" / name).read_bytes() == (written / name).read_bytes()
     rows = list(csv.DictReader((written / "seeds.csv").open()))
     assert {row["loss"] for row in rows} == {"sl", "talos"}
+    capsys.readouterr()
     assert "unknown format 'pdf'" in refused(capsys, "report", "--experiment", "mini", "--format", "pdf")
     assert "did you mean 'mini'?" in refused(capsys, "report", "--experiment", "mimi")
 
