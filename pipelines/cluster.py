@@ -19,11 +19,13 @@ QUIET = {
 """Environment of a local instance: no telemetry, no token for a cluster that only this user can reach, no banners."""
 
 MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "2000000000",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""glibc keeps freed memory in the process: a training step reuses its buffers instead of faulting them in again."""
+"""glibc keeps freed memory in the process, so a training step reuses its buffers instead of faulting them in again.
+
+32 MiB is the largest threshold that glibc accepts."""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from pipelines.trials import Task, run_tasks
 from recloss.errors import InputError
 
 LOCK, CONFIG = "driver.lock", "trial.json"
+RECORD_SECONDS = 10
+"""The tracking store follows a running trial at most this often; a write takes a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,17 @@ class _Driver:
             if task.done:
                 self._record(task.folder, stage)
 
+        recorded: dict[Path, float] = {}
+
         def on_change(folder: Path, what: str) -> None:
             if what == "started":
                 progress.started(folder)
-                return
-            self._record(folder, stage)
-            if what == "ended":
+            elif what == "ended":
+                self._record(folder, stage)
                 progress.ended(folder, failed=status(folder) != "finished")
+            elif time.monotonic() - recorded.get(folder, 0) > RECORD_SECONDS:
+                self._record(folder, stage)
+                recorded[folder] = time.monotonic()
 
         return run_tasks(tasks, self.sweep.resources, self.folder / "ray", on_change)
 

@@ -38,9 +38,7 @@ class UniformNegatives:
         flat = draws.view(-1)
 
         width = min(_FILTER_WIDTH, 1 << (n_items - 1).bit_length())
-        positives = self.train.of(users)
-        seen = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
-        seen[positives.rows, positives.values & (width - 1)] = True
+        seen = self._filter(users, width)
 
         def confirmed(suspects: Tensor) -> Tensor:
             """Those of ``suspects`` (places in ``flat`` that the filter caught) that are positives."""
@@ -60,6 +58,13 @@ class UniformNegatives:
         rank = integers(states[row], rejected - row * n + ((_REDRAWS + 1) << 32), free)
         flat[rejected] = self._by_rank(users[row], rank)
         return draws
+
+    def _filter(self, users: Tensor, width: int) -> Tensor:
+        """(B, width) bits: whether a positive of the row's user has these low bits; exact if width >= n_items."""
+        positives = self.train.of(users)
+        seen = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
+        seen[positives.rows, positives.values & (width - 1)] = True
+        return seen
 
     def _by_rank(self, users: Tensor, rank: Tensor) -> Tensor:
         """The ``rank``-th (from 0) item outside the positives of each user."""

@@ -1,6 +1,7 @@
 """A sweep's results by cell: which trials count in a table, and why a cell may have none."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,11 @@ class Cell:
         """Why the search has no result."""
         if not self.grid:
             return "no trial yet"
-        if all(trial.status == "FAILED" for trial in self.grid):
-            return f"every grid trial failed, one with: {_first_error(self.grid)}"
+        failed = [trial for trial in self.grid if trial.status == "FAILED"]
+        if len(failed) == len(self.grid):
+            return f"every grid trial failed, one with: {_first_error(failed)}"
+        if failed:
+            return f"no configuration selected; a grid trial failed with: {_first_error(failed)}"
         return "no configuration selected yet"
 
 
@@ -130,6 +134,6 @@ def _fingerprint(results: Results, data: str, names: list[tuple[str, str, str]])
     return next(iter(selected), latest.fingerprint if latest else "")
 
 
-def _first_error(trials: tuple[TrialRun, ...]) -> str:
+def _first_error(trials: Sequence[TrialRun]) -> str:
     errors = (plain(t.error or "")[:_ERROR_LENGTH] or "no error text" for t in trials if t.status == "FAILED")
     return next(errors, "")

@@ -63,7 +63,7 @@ def _noted(text: str, notes: tuple[int, ...]) -> Text:
 def _selected(data: str, selected: list[Selected]) -> Grid:
     grid = Grid(title=Text(f"{data}: selected configurations", "bold"), title_justify="left")
     for heading in ("Backbone", "Loss", "Selected"):
-        grid.add_column(heading)
+        grid.add_column(heading, overflow="fold")
     for heading in ("Validation", "Points", "Failed", "s/trial"):
         grid.add_column(heading, justify="right")
     for s in selected:

@@ -1,0 +1,86 @@
+"""The README and the pages in docs/: their code runs, their commands are accepted, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import torch
+import yaml
+
+from pipelines.commands import recloss
+from pipelines.plan import plan
+from pipelines.settings import SpaceSettings, SweepSettings, parse, read
+from recloss.losses import LOSSES, Batch
+from recloss.losses.talos import talos
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_loop_of_ones_own_in_the_readme_runs():
+    names: dict = {}
+    exec("\n".join(blocks(ROOT / "README.md", "python")), names)
+    user, pos, neg, positives = (names[name] for name in ("user", "pos", "neg", "positives"))
+    threshold = names["loss"].threshold
+    expected = talos(pos, neg, torch.zeros(2), 0.1).mean() + threshold.loss(user, neg, positives)
+    assert names["value"].item() == pytest.approx(expected.item())
+    assert threshold.value.grad.nonzero().flatten().tolist() == [3, 7]
+    assert pos.grad.abs().min() > 0
+    assert neg.grad.abs().min() > 0
+
+
+def test_the_loss_of_the_page_on_adding_one_works():
+    page = ROOT / "docs" / "add-a-loss.md"
+    names: dict = {}
+    exec(blocks(page, "python")[0], names)
+    loss = names["Hinge"](margin=0.5)
+    batch = Batch(torch.tensor([0.4, -0.2]), torch.tensor([[0.1, -0.5], [0.3, 0.0]]))
+    assert float(loss(batch)) == pytest.approx(((0.2 + 0) / 2 + (1.0 + 0.7) / 2) / 2)
+    space = parse(SpaceSettings, yaml.safe_load(blocks(page, "yaml")[0]), "page")
+    assert "loss.margin" in space.space
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    return sorted({line.split("#")[0].strip() for line in lines if line.startswith("recloss ")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_of_the_pages_is_one(line):
+    """Every command, option and argument is accepted; nothing is run."""
+    words = shlex.split(line)[1:]
+    command: click.Command = recloss
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words.pop(0))
+        assert command is not None, line
+    command.make_context("recloss", words, resilient_parsing=False)
+
+
+def test_the_readme_names_every_command_and_there_are_some():
+    named = {line.split()[1] for line in commands()}
+    assert named == set(recloss.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tune_spaces" / "sweeps").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_packaged_sweep_plans(file):
+    cells = plan(read(SweepSettings, file), {})
+    assert all(cell.grid for cell in cells)
+
+
+def test_the_readme_lists_every_loss():
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(LOSSES)
