@@ -13,6 +13,8 @@ with warnings.catch_warnings():  # torch says once per process that CSR tensors 
     torch.eye(1).to_sparse_csr()
 
 SIMILARITIES = ("cosine", "dot")
+KERNEL = "sampled dense-dense product"
+"""How sampled scores are computed; recorded with results, whose last bits depend on it."""
 _DENSE_BACKWARD = 16
 """Item gradients go through a dense (B, I) matrix while I is at most this many times the sampled items per row."""
 
