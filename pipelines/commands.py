@@ -217,7 +217,9 @@ def sweep(file: Path, dry_run: bool, storage: Path, tracking_uri: str | None, sp
 
     uri = _store(tracking_uri, storage)
     if not run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console):
-        console.print(f"interrupted; finished trials are kept. To go on: recloss sweep {file}", markup=False)
+        console.print(
+            f"interrupted; finished trials are kept. To go on: recloss sweep {file}", markup=False, soft_wrap=True
+        )
         return INTERRUPTED
     results = read_results(uri, settings.name)
     console.print(show(results))

@@ -69,6 +69,9 @@ class TextSource:
         for line, lines in _whole_lines(self.path, skip=int(self.header)):
             yield self._parse(lines, line)
             empty = False
+            if self.format != "csv" and not lines.endswith(b"\n"):
+                last = line + lines.count(b"\n")
+                raise InputError(f"{self.path.name}, line {last}: the file ends inside this line: is it cut off?")
         if empty:
             raise InputError(f"{self.path.name}: no interactions{' after the header line' if self.header else ''}")
 
