@@ -37,7 +37,7 @@ class Columns(Settings):
 
 
 class PrepareSettings(Settings):
-    """All that determines the content of a prepared dataset; goes into its manifest as it is."""
+    """How a raw log becomes a prepared dataset; recorded in its manifest."""
 
     format: Literal["movielens", "csv", "parquet", "auto"] = "auto"
     columns: Columns = Columns()
@@ -51,6 +51,10 @@ class PrepareSettings(Settings):
     valid_ratio: float = Field(default=0.1, gt=0, lt=1)
     """... and ceil(valid_ratio * rest) are validation."""
     split_seed: int = Field(default=0, ge=0)
+
+    def content(self) -> dict[str, Any]:
+        """What determines the prepared dataset: everything but how the format was named."""
+        return self.model_dump(mode="json", exclude={"format"})
 
 
 class ComponentSettings(Settings):

@@ -207,7 +207,7 @@ def prepare_data(data: DataSettings, say: Say) -> Prepared:
     settings = data.prepare or PrepareSettings()
     if (data.path / "manifest.json").exists():
         found = load(data.path)
-        if data.prepare and found.manifest["settings"] != settings.model_dump(mode="json"):
+        if data.prepare and found.manifest["settings"] != settings.content():
             raise InputError(
                 f"{data.path}: prepared with other settings than data {data.name!r} of the sweep; "
                 "remove the folder or give another 'path'"

@@ -136,13 +136,17 @@ class _Loop:
         self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.progress = _Progress()
+        self.embeddings: tuple[Tensor, Tensor] | None = None
+        """What ``scores`` multiplies; made once per epoch, if a hook asks."""
 
     @property
     def epoch(self) -> int:
         return self.progress.epoch + 1
 
     def scores(self, users: Tensor) -> Tensor:
-        u_UD, v_ID = self._evaluated_embeddings()
+        if self.embeddings is None:
+            self.embeddings = self._evaluated_embeddings()
+        u_UD, v_ID = self.embeddings
         return u_UD[users] @ v_ID.T
 
     def negatives(self, users: Tensor, n: int, purpose: str) -> Tensor:
@@ -178,6 +182,7 @@ class _Loop:
         self.loss.train()
         with torch.no_grad():
             self.loss.on_epoch_start(self)
+        self.embeddings = None
         for number, steps in enumerate(self.loss.passes(self.epoch)):
             mean_loss = self._train_pass(number, steps)
         return mean_loss
@@ -245,7 +250,6 @@ class _Loop:
             for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
                 parameter.grad = grad.view_as(parameter)
 
-    @torch.no_grad()
     def _evaluated_embeddings(self) -> tuple[Tensor, Tensor]:
         with evaluating(self.backbone):
             user_table, item_table = self.backbone.embed()

@@ -47,7 +47,7 @@ def prepare(
         "schema_version": SCHEMA_VERSION,
         "task": "pairs",
         "sources": [_checksum(source.path) for source in log],
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.content(),
     }
     if _occupied(out):
         return _unchanged(out, origin, say)

@@ -321,3 +321,23 @@ def test_a_need_that_the_loop_does_not_offer_is_named():
     loss.needs = frozenset({"soft_labels"})  # type: ignore[misc]
     with pytest.raises(ValueError, match="SL needs soft_labels"):
         fit(MF(train.n_users, train.n_items, dim=8), loss, train, valid, SETTINGS)
+
+
+def test_hooks_see_the_model_as_it_is_at_the_start_of_each_epoch():
+    train, valid = planted()
+    backbone, loss = MF(train.n_users, train.n_items, dim=8), losses.SL()
+    differences, embeddings = [], []
+
+    def on_epoch_start(context):
+        users = torch.arange(train.n_users)
+        u, v = (F.normalize(table.detach(), dim=1) for table in backbone.embed())
+        embeddings.append(u.clone())
+        parts = torch.cat([context.scores(users[:7]), context.scores(users[7:])])
+        differences.append(float((parts - u @ v.T).abs().max()))
+        assert not parts.requires_grad
+        assert backbone.training
+
+    loss.on_epoch_start = on_epoch_start
+    fit(backbone, loss, train, valid, replace(SETTINGS, epochs=3))
+    assert max(differences) < 1e-6
+    assert not torch.equal(embeddings[0], embeddings[1])

@@ -85,7 +85,7 @@ def test_whole_preparation(tmp_path, log):
     assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["schema_version"] == 1
     assert manifest["task"] == "pairs"
-    assert manifest["settings"] == SETTINGS.model_dump(mode="json")
+    assert manifest["settings"] == SETTINGS.model_dump(mode="json", exclude={"format"})
     assert manifest["sizes"] == {
         "users": len({u for u, _ in kept}),
         "items": len({i for _, i in kept}),
@@ -265,6 +265,8 @@ def test_unchanged_output_is_left_alone(tmp_path, log):
     said = []
     assert prepare(log, tmp_path / "out", SETTINGS, on_step=said.append) == first
     assert said[-1] == f"unchanged: {tmp_path / 'out'}"
+    named = SETTINGS.model_copy(update={"format": "csv"})
+    assert prepare(log, tmp_path / "out", named) == first, "what auto recognised may be named"
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*")} == before
 
 
