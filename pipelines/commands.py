@@ -94,12 +94,12 @@ def data_list() -> None:
     """Show the public data sets that `fetch` knows."""
     from rich.table import Table
 
-    from pipelines.fetch import PUBLIC
+    from pipelines.fetch import table
 
-    table = Table("name", "title", "size", "terms")
-    for name, public in sorted(PUBLIC.items()):
-        table.add_row(name, public.title, f"{public.bytes / 1e6:.1f} MB", public.licence)
-    _console().print(table)
+    shown = Table("name", "title", "size", "terms")
+    for public in table():
+        shown.add_row(public.name, public.title, f"{public.bytes / 1e6:.1f} MB", public.licence)
+    _console().print(shown)
 
 
 @data.command("fetch")

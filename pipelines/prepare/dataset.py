@@ -60,11 +60,6 @@ class Prepared:
     test: Pairs
 
     @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return self.path.resolve().name
-
-    @property
     def n_users(self) -> int:
         """Number of users."""
         return self.manifest["sizes"]["users"]

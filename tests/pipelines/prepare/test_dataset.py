@@ -37,7 +37,7 @@ def rewrite(file, change):
 
 def test_load(original):
     dataset = load(original)
-    assert (dataset.name, dataset.path, dataset.n_users, dataset.n_items) == ("tiny", original, 12, 20)
+    assert (dataset.path, dataset.n_users, dataset.n_items) == (original, 12, 20)
     assert dataset.fingerprint == dataset.manifest["fingerprint"]
     for split in ("train", "valid", "test"):
         users, items = getattr(dataset, split)
