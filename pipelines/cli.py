@@ -10,16 +10,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("pipelines", "recloss"):
             raise
-        sys.exit(_without_extra(error.name))
+        print(f"recloss: the command needs {error.name}: pip install 'recloss[pipelines]'", file=sys.stderr)
+        sys.exit(2)
     sys.exit(run(sys.argv[1:]))
-
-
-def _without_extra(module: str | None) -> int:
-    print(
-        f"recloss: the command needs {module}, of the pipelines extra: pip install 'recloss[pipelines]'",
-        file=sys.stderr,
-    )
-    return 2
 
 
 if __name__ == "__main__":

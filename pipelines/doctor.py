@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -30,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 import recloss
+from pipelines.tracking.store import redact
 
 _GIB = 2**30
 
@@ -160,7 +160,7 @@ def tracking(uri: str, seconds: float = 60) -> Check:
     """MLflow reaches the tracking store; a store that does not exist yet is not made."""
     ok, detail = _child(read_store, uri, seconds)
     hint = "start the server or mend the address; a local store is sqlite:///<absolute path>/mlflow.db"
-    return Check("tracking", ok, f"{hide(uri)}: {hide(detail, uri)}", hint)
+    return Check("tracking", ok, f"{redact(uri)}: {redact(detail, uri)}", hint)
 
 
 def writable(storage: Path) -> Check:
@@ -199,15 +199,6 @@ def folder_variable(name: str, must_exist: bool) -> Check:
         return Check(name, True, "not set")
     ok = Path(value).is_dir() or not (must_exist or Path(value).exists())
     return Check(name, ok, value, f"this is not a folder: set {name} to one, or unset it")
-
-
-def hide(text: str, uri: str = "") -> str:
-    """``text`` without the users, passwords and tokens of addresses, nor the password of ``uri`` alone."""
-    if credentials := re.search(r"://(?:[^:/@\s]*:)?(\S+)@", uri):
-        secret = credentials[1]
-        text = text.replace(secret, "***").replace(unquote(secret), "***")
-    text = re.sub(r"://\S*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s]+", r"\1***", text)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

@@ -12,7 +12,6 @@ writes the tracking store. One line is one event:
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +64,3 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     """The latest event of a kind."""
     return next((event for event in reversed(events) if event["event"] == kind), None)
-
-
-def trial_folders(sweep_folder: Path) -> Iterator[Path]:
-    """Folders of all trials that ever started, in a fixed order."""
-    return iter(sorted(path.parent for path in sweep_folder.glob(f"*/{FILE}")))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from recloss.errors import InputError
 
@@ -86,8 +86,10 @@ def shown(uri: str) -> str:
     return repr(redact(uri))
 
 
-def redact(text: str) -> str:
-    """Text without the user names, passwords and query strings of the URIs in it."""
+def redact(text: str, uri: str = "") -> str:
+    """Text without the user names, passwords and query strings of its URIs, nor the password of ``uri`` by itself."""
+    if credentials := re.search(r"://(?:[^:/@\s]*:)?(\S+)@", uri):
+        text = text.replace(credentials[1], "***").replace(unquote(credentials[1]), "***")
     return re.sub(r"(://[^\s?]*)\?\S*", r"\1?***", re.sub(r"(:/*)\S*@", r"\1***@", text))
 
 

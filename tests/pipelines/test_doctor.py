@@ -194,21 +194,6 @@ def test_a_child_that_dies_is_a_failure(monkeypatch):
     assert not doctor.ray_starts().ok
 
 
-@pytest.mark.parametrize(
-    ("text", "uri", "shown"),
-    [
-        ("sqlite:///runs/mlflow.db", "", "sqlite:///runs/mlflow.db"),
-        ("http://host:5000", "", "http://host:5000"),
-        ("postgresql://ann:p%40ss/w@db:5432/x", "", "postgresql://***@db:5432/x"),
-        ("refused p@ss and p%40ss", "postgresql://ann:p%40ss@db", "refused *** and ***"),
-        ("bad token t0k", "https://t0k@host", "bad token ***"),
-        ("https://host/x?user=ann&access_token=t0k&n=1", "", "https://host/x?user=ann&access_token=***&n=1"),
-    ],
-)
-def test_hide(text, uri, shown):
-    assert doctor.hide(text, uri) == shown
-
-
 class TestStorage:
     def test_writable_and_nothing_left_behind(self, tmp_path):
         check = doctor.writable(tmp_path)

@@ -140,6 +140,10 @@ def command(file: Path, storage: Path) -> subprocess.Popen:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def trial_folders(folder: Path) -> list[Path]:
+    return sorted(file.parent for file in folder.glob(f"*/{journal.FILE}"))
+
+
 def long_sweep(prepared: Path) -> SweepSettings:
     long = SHARED | {"train.epochs": 60, "train.patience": 100}
     chosen = {"sl": {"optim.lr": 0.1, "loss.tau": [0.1, 0.2]}}
@@ -159,7 +163,7 @@ def test_a_sweep_that_is_interrupted_ends_like_one_that_is_not(ending, prepared,
     file.write_text(yaml.safe_dump(long_sweep(prepared).model_dump(mode="json")))
     process = command(file, tmp_path)
     deadline = time.monotonic() + 120
-    while not any(events(folder, "valid")[5:] for folder in journal.trial_folders(tmp_path / "toy")):
+    while not any(events(folder, "valid")[5:] for folder in trial_folders(tmp_path / "toy")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -170,7 +174,7 @@ def test_a_sweep_that_is_interrupted_ends_like_one_that_is_not(ending, prepared,
         assert "To go on: recloss sweep" in output
         assert "Traceback" not in output
         assert {trial.status for trial in results(tmp_path).trials} <= {"FINISHED", "KILLED"}
-    started = {folder: journal.read(folder)[0]["time"] for folder in journal.trial_folders(tmp_path / "toy")}
+    started = {folder: journal.read(folder)[0]["time"] for folder in trial_folders(tmp_path / "toy")}
     assert sweep(long_sweep(prepared), tmp_path)
     for folder, start in started.items():
         assert journal.read(folder)[0]["time"] == start, "a trial that was cut off is resumed"

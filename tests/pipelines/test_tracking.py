@@ -444,3 +444,18 @@ class TestStore:
         ]  # fmt: skip
         with pytest.raises(InputError, match="is an MLflow server already"):
             ui_command("http://host:5000")
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "shown"),
+    [
+        ("sqlite:///runs/mlflow.db", "", "sqlite:///runs/mlflow.db"),
+        ("http://host:5000", "", "http://host:5000"),
+        ("postgresql://ann:p%40ss/w@db:5432/x", "", "postgresql://***@db:5432/x"),
+        ("refused p@ss and p%40ss", "postgresql://ann:p%40ss@db", "refused *** and ***"),
+        ("bad token t0k", "https://t0k@host", "bad token ***"),
+        ("https://host/x?user=ann&access_token=t0k&n=1", "", "https://host/x?***"),
+    ],
+)
+def test_credentials_are_never_shown(text, uri, shown):
+    assert redact(text, uri) == shown
