@@ -332,7 +332,7 @@ def _construct(role: str, name: str, params: dict[str, Any]) -> None:
         backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
     else:
         with torch.device("meta"):
-            losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, seed=0)
+            losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, n_negatives=1, seed=0)
 
 
 def make_trial(

@@ -170,7 +170,9 @@ def check_fits(trial: Trial, n_users: int, n_items: int) -> None:
         )
     try:
         with torch.device("meta"):
-            losses.build(trial.loss.name, trial.loss.params, n_users=n_users, n_items=n_items, n_pairs=1, seed=0)
+            losses.build(
+                trial.loss.name, trial.loss.params, n_users=n_users, n_items=n_items, n_pairs=1, n_negatives=1, seed=0
+            )
     except ValueError as error:
         raise InputError(f"loss {trial.loss.name!r}: {error}") from None
 
@@ -179,7 +181,12 @@ def build(trial: Trial, train: Interactions) -> tuple[Backbone, Loss]:
     """Backbone and loss of a trial on this process's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbones.build(trial.backbone.name, trial.backbone.params, train, trial.seed)
-    sizes = {"n_users": train.n_users, "n_items": train.n_items, "n_pairs": len(train)}
+    sizes = {
+        "n_users": train.n_users,
+        "n_items": train.n_items,
+        "n_pairs": len(train),
+        "n_negatives": trial.train.negatives,
+    }
     loss = losses.build(trial.loss.name, trial.loss.params, **sizes, seed=trial.seed)
     return backbone.to(device), loss.to(device)
 

@@ -1,6 +1,7 @@
-"""The one exception for mistakes a user can mend, and the hint that names what was probably meant."""
+"""The one exception for mistakes a user can mend, and the checks and hints that name what is wrong."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -24,3 +25,24 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise ValueError(message)
+
+
+def require_positive(**values: float) -> None:
+    """Refuse a hyper-parameter that is not a finite number above 0, as in ``require_positive(tau=tau)``.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for name, value in values.items():
+        ok = isinstance(value, int | float) and math.isfinite(value) and value > 0
+        require(ok, f"{name} must be a number above 0, got {value!r}")
+
+
+def require_one_of(name: str, value: str, accepted: Iterable[str]) -> None:
+    """Refuse a hyper-parameter that is none of the accepted names.
+
+    Raises:
+        ValueError: naming it and what is accepted.
+    """
+    accepted = list(accepted)
+    require(value in accepted, f"{name} must be one of {', '.join(accepted)}, got {value!r}")

@@ -1,5 +1,9 @@
 """Negative samplers."""
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -10,7 +14,42 @@ _FILTER_WIDTH = 4096
 _REDRAWS = 16
 
 
-class UniformNegatives:
+@dataclass(frozen=True)
+class WholeBatch:
+    """The batch, over all ranks, that the rows which want negatives belong to.
+
+    Attributes:
+        items: (B',) its positives.
+        start: position of its first row in the epoch.
+    """
+
+    items: Tensor
+    start: int
+
+
+class Sampler(ABC):
+    """Base of the samplers of negatives; each states the distribution it draws from."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def sample(self, users: Tensor, positions: Tensor, n: int, key: int, batch: WholeBatch | None = None) -> Tensor:
+        """(B, n) negatives of ``users`` (B,), a function of the stream ``key``, the row's position and the batch.
+
+        Args:
+            users: (B,) users of the rows.
+            positions: (B,) positions of the rows in the epoch.
+            n: negatives per row.
+            key: of the random stream (`recloss.randomness.stream_key`).
+            batch: the batch the rows belong to; samplers that do not look at it take ``None``.
+        """
+
+    @abstractmethod
+    def log_q(self, users: Tensor, items: Tensor) -> Tensor:
+        """(B, n) log of the probability that a draw for the row's user is this item, relative to 1 / n_items."""
+
+
+class UniformNegatives(Sampler):
     """Draws i.i.d. with replacement, uniform over the items outside the user's training positives.
 
     Each draw is a function of (key, position, column), so any split of a batch over workers draws the same items.
@@ -24,14 +63,16 @@ class UniformNegatives:
         ValueError: if a user has interacted with the whole catalogue.
     """
 
+    name = "uniform"
+
     def __init__(self, train: Interactions) -> None:
         full = torch.nonzero(train.degrees == train.n_items).flatten()
         if len(full):
             raise ValueError(f"user {int(full[0])} has all {train.n_items} items as training positives: no negatives")
         self.train = train
 
-    def sample(self, users: Tensor, positions: Tensor, n: int, key: int) -> Tensor:
-        """(B, n) negatives of ``users`` (B,) at ``positions`` (B,) of the stream ``key``."""
+    def sample(self, users: Tensor, positions: Tensor, n: int, key: int, batch: WholeBatch | None = None) -> Tensor:
+        """See ``Sampler.sample``."""
         n_items = self.train.n_items
         states = row_states(key, positions)
         draws = integers(states[:, None], torch.arange(n, device=users.device), n_items)
@@ -58,6 +99,12 @@ class UniformNegatives:
         rank = integers(states[row], rejected - row * n + ((_REDRAWS + 1) << 32), free)
         flat[rejected] = self._by_rank(users[row], rank)
         return draws
+
+    def log_q(self, users: Tensor, items: Tensor) -> Tensor:
+        """``log(|I| / (|I| - |P_u|))``."""
+        n_items = self.train.n_items
+        free = (n_items - self.train.degrees[users]).to(torch.get_default_dtype())
+        return (n_items / free).log()[:, None].expand(items.shape)
 
     def _filter(self, users: Tensor, width: int) -> Tensor:
         """(B, width) bits: whether a positive of the row's user has these low bits; exact if width >= n_items."""

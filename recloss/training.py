@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recloss.backbones import Backbone
+from recloss.context import Context
 from recloss.evaluation import evaluate, evaluating
 from recloss.interactions import Interactions, Segments
 from recloss.losses import Batch, Loss, Phase
 from recloss.randomness import permutation, stream_key
-from recloss.sampling import UniformNegatives
+from recloss.sampling import Sampler, UniformNegatives, WholeBatch
 from recloss.similarity import prepare, sampled_scores, segment_scores
 
 
@@ -34,7 +36,7 @@ class FitSettings:
         lr, weight_decay: Adam's, the decay coupled (added to the gradient) and on all rows of the model's tables.
         epochs: passes over the training positives at most.
         batch_size: positives per global batch; the last one of an epoch may be smaller.
-        negatives: N, drawn uniformly outside the user's training positives.
+        negatives: N, the negatives drawn for each positive.
         valid_every: epochs between validations; the last epoch is validated too.
         patience: training stops after this many validations without a new best.
         metric: the validation metric to maximise, such as ``ndcg_20``.
@@ -97,6 +99,7 @@ def fit(
     valid: Interactions,
     settings: FitSettings,
     *,
+    sampler: Sampler | None = None,
     checkpoint: Path | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> FitResult:
@@ -106,6 +109,8 @@ def fit(
         backbone, loss: modules on one device, which is where training happens.
         train, valid: interactions; training positives are hidden in validation.
         settings: the budget and batching.
+        sampler: draws the negatives, on the CPU or the modules' device like ``train``; uniform outside the user's
+            training positives by default.
         checkpoint: file written atomically after every validation and resumed from if it is there.
         on_validation: called with each new validation, after its checkpoint is on disk (on every rank).
 
@@ -113,14 +118,20 @@ def fit(
         DivergedError: naming epoch and step of the first loss that is not finite.
         ValueError: if the checkpoint is damaged or of other settings, or the loss needs what this loop does not offer.
     """
-    return _Loop(backbone, loss, train, valid, settings).run(checkpoint, on_validation)
+    return _Loop(backbone, loss, train, valid, settings, sampler).run(checkpoint, on_validation)
 
 
 class _Loop:
-    """One run; also the ``Context`` that the loss's hooks see."""
+    """One run."""
 
     def __init__(
-        self, backbone: Backbone, loss: Loss, train: Interactions, valid: Interactions, settings: FitSettings
+        self,
+        backbone: Backbone,
+        loss: Loss,
+        train: Interactions,
+        valid: Interactions,
+        settings: FitSettings,
+        sampler: Sampler | None,
     ) -> None:
         unknown = sorted(loss.needs - FIELDS.keys())
         if unknown:
@@ -128,7 +139,7 @@ class _Loop:
         self.backbone, self.loss, self.settings = backbone, loss, settings
         device = next(backbone.parameters()).device
         self.train, self.valid = train.to(device), valid.to(device)
-        self.sampler = UniformNegatives(self.train)
+        self.sampler = sampler or UniformNegatives(self.train)
         groups = [
             {"name": "model", "params": list(backbone.parameters())},
             *loss.parameter_groups(settings.lr),
@@ -136,21 +147,10 @@ class _Loop:
         self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.progress = _Progress()
-        self.embeddings: tuple[Tensor, Tensor] | None = None
-        """What ``scores`` multiplies; made once per epoch, if a hook asks."""
 
     @property
     def epoch(self) -> int:
         return self.progress.epoch + 1
-
-    def scores(self, users: Tensor) -> Tensor:
-        if self.embeddings is None:
-            self.embeddings = self._evaluated_embeddings()
-        u_UD, v_ID = self.embeddings
-        return u_UD[users] @ v_ID.T
-
-    def negatives(self, users: Tensor, n: int, purpose: str) -> Tensor:
-        return self.sampler.sample(users, users, n, stream_key(self.settings.seed, self.epoch, purpose))
 
     def run(self, checkpoint: Path | None, on_validation: Callable[[Validation], None] | None) -> FitResult:
         if checkpoint is not None and checkpoint.exists():
@@ -181,8 +181,8 @@ class _Loop:
         self.backbone.train()
         self.loss.train()
         with torch.no_grad():
-            self.loss.on_epoch_start(self)
-        self.embeddings = None
+            context = Context(self.epoch, self.train, self._evaluated_embeddings, self.settings.seed)
+            self.loss.on_epoch_start(context)
         for number, steps in enumerate(self.loss.passes(self.epoch)):
             mean_loss = self._train_pass(number, steps)
         return mean_loss
@@ -194,13 +194,14 @@ class _Loop:
         key = stream_key(seed, self.epoch, f"negatives {number}")
         losses = []
         for start in range(0, len(order), size):
-            total = min(size, len(order) - start)
-            low, high = start + total * self.rank // self.world, start + total * (self.rank + 1) // self.world
-            pairs = order[low:high]
-            positions = torch.arange(low, high, device=device)
-            negatives = self.sampler.sample(self.train.user[pairs], positions, self.settings.negatives, key)
+            batch = order[start : start + size]
+            rows = _Rows(batch, self.rank, self.world)
+            pairs, whole = rows.own, WholeBatch(self.train.item[batch], start)
+            positions = start + rows.positions
+            n = self.settings.negatives if self.loss.sampled else 0
+            negatives = self.sampler.sample(self.train.user[pairs], positions, n, key, whole)
             for phase in phases:
-                losses.append(self._step(phase, pairs, negatives, len(pairs) / total) * total)
+                losses.append(self._step(phase, rows, negatives) * len(batch))
         summed = torch.stack(losses)
         if self.world > 1:
             dist.all_reduce(summed)
@@ -211,8 +212,8 @@ class _Loop:
             )
         return float(summed.sum()) / (len(order) * len(phases))
 
-    def _step(self, phase: Phase, pairs: Tensor, negatives: Tensor, share: float) -> Tensor:
-        """One optimiser step on this rank's slice, its loss weighted by its share of the global batch."""
+    def _step(self, phase: Phase, rows: "_Rows", negatives: Tensor) -> Tensor:
+        """One optimiser step on this rank's rows, their loss weighted by their share of the batch."""
         trained: list[Tensor] = []
         for group in self.optimizer.param_groups:
             moves = phase.trains is None or group["name"] in phase.trains
@@ -220,25 +221,27 @@ class _Loop:
                 parameter.requires_grad_(moves)
             trained += group["params"] if moves else []
         self.optimizer.zero_grad()
-        loss = torch.zeros((), device=pairs.device)
-        if len(pairs):
-            loss = self._loss(phase, pairs, negatives) * share
-            loss.backward()
+        loss = self._loss(phase, rows, negatives)
+        loss.backward()
         self._reduce_gradients(trained)
         self.optimizer.step()
         return loss.detach()
 
-    def _loss(self, phase: Phase, pairs: Tensor, negatives: Tensor) -> Tensor:
-        users, items = self.train.user[pairs], self.train.item[pairs]
+    def _loss(self, phase: Phase, rows: "_Rows", negatives: Tensor) -> Tensor:
+        """This rank's part of the loss of the batch; the parts of all ranks add up to it."""
+        users, items = self.train.user[rows.own], self.train.item[rows.own]
         user_table, item_table = self.backbone.embed()
         u_BD = prepare(F.embedding(users, user_table), self.loss.similarity)
         v_ID = prepare(item_table, self.loss.similarity)
         scores = sampled_scores(u_BD, v_ID, torch.cat([items[:, None], negatives], 1))
-        scored = Scored(users, self.train, u_BD, v_ID)
+        scored = Scored(users, items, negatives, rows.own, self.train, self.sampler, u_BD, v_ID)
         optional = {name: FIELDS[name](scored) for name in self.loss.needs}
-        loss = self.loss(Batch(scores[:, 0], scores[:, 1:], phase.name, **optional))
-        auxiliary = self.backbone.auxiliary_loss(users, items)
-        return loss if auxiliary is None else loss + auxiliary
+        loss = self.loss(Batch(scores[:, 0], scores[:, 1:], phase.name, rows.gather, **optional)) * rows.share
+        if phase.trains is None or "model" in phase.trains:
+            whole = rows.batch
+            auxiliary = self.backbone.auxiliary_loss(self.train.user[whole], self.train.item[whole])
+            loss = loss if auxiliary is None else loss + auxiliary / self.world
+        return loss
 
     def _reduce_gradients(self, trained: list[Tensor]) -> None:
         for parameter in trained:
@@ -300,22 +303,81 @@ class _Loop:
         self.loss.load_state_dict(state["loss"])
 
 
+class _Rows:
+    """This rank's slice of a batch of training pairs.
+
+    A rank without rows computes one of another's with weight 0, so that all ranks take the same steps and draws.
+    """
+
+    def __init__(self, batch: Tensor, rank: int, world: int) -> None:
+        low, high = len(batch) * rank // world, len(batch) * (rank + 1) // world
+        self.batch, self._low, self._high, self._alone = batch, low, high, world == 1
+        self.positions = torch.arange(low, max(high, low + 1), device=batch.device).clamp(max=len(batch) - 1)
+        self.own = batch[self.positions]
+        """(B,) this rank's training pairs."""
+        self.share = (high - low) / len(batch)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The whole batch's rows (see ``Batch.gather``)."""
+        rows = rows.detach()
+        if self._alone:
+            return rows
+        whole = rows.new_zeros(len(self.batch), *rows.shape[1:])
+        whole[self._low : self._high] = rows[: self._high - self._low]
+        dist.all_reduce(whole)
+        return whole
+
+
 @dataclass(frozen=True)
 class Scored:
-    """What the optional fields of a ``Batch`` are made from: rows' users, training positives, embeddings."""
+    """What the optional fields of a ``Batch`` are made from: B rows' pairs and negatives, the data, the embeddings."""
 
     users: Tensor
+    items: Tensor
+    negatives: Tensor
+    pairs: Tensor
     train: Interactions
+    sampler: Sampler
     u_BD: Tensor
     v_ID: Tensor
 
+    @property
+    def logits(self) -> Tensor:
+        """(B, I) scores of all items."""
+        return self.u_BD @ self.v_ID.T
 
-def _positives(scored: Scored) -> Segments:
-    items = scored.train.of(scored.users)
-    return items.with_values(segment_scores(scored.u_BD, scored.v_ID, items.values, items.offsets))
+    @property
+    def positives(self) -> Segments:
+        """Scores of all training positives of each row's user, detached."""
+        items = self.train.of(self.users)
+        return items.with_values(segment_scores(self.u_BD, self.v_ID, items.values, items.offsets))
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """(B, 1 + N) ranks of the positive and the negatives among all items."""
+        with torch.no_grad():
+            logits = self.logits
+            own = logits.gather(1, torch.cat([self.items[:, None], self.negatives], 1))
+            if own.shape[1] <= _RANKS_BY_COUNTING:
+                return torch.stack([1 + (logits > column[:, None]).sum(1) for column in own.unbind(1)], 1)
+            return 1 + logits.shape[1] - torch.searchsorted(logits.sort(1).values, own, right=True)
 
 
-FIELDS: dict[str, Callable[[Scored], Any]] = {"user": lambda scored: scored.users, "positives": _positives}
+_RANKS_BY_COUNTING = 8
+"""Up to so many items per row, comparing each with all items is faster than sorting them."""
+
+FIELDS: dict[str, Callable[[Scored], Any]] = {
+    "user": lambda scored: scored.users,
+    "item": lambda scored: scored.items,
+    "neg_item": lambda scored: scored.negatives,
+    "pair": lambda scored: scored.pairs,
+    "n_positives": lambda scored: scored.train.degrees[scored.users],
+    "positives": lambda scored: scored.positives,
+    "pos_rank": lambda scored: scored.ranks[:, 0],
+    "neg_rank": lambda scored: scored.ranks[:, 1:],
+    "log_q": lambda scored: scored.sampler.log_q(scored.users, scored.negatives),
+    "logits": lambda scored: scored.logits,
+}
 """How each optional field of ``Batch`` is filled; a new kind of input is one entry."""
 
 

@@ -1,12 +1,13 @@
 """Losses by name. A new one is one file and one entry here."""
 
 import inspect
+import re
 from typing import Any
 
 import torch
 
 from recloss.errors import InputError, choices
-from recloss.losses.base import Batch, Context, Loss, Phase
+from recloss.losses.base import Batch, Loss, Phase
 from recloss.losses.bpr import BPR
 from recloss.losses.psl import PSL
 from recloss.losses.sl import SL
@@ -17,30 +18,61 @@ from recloss.randomness import stream_key
 LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in (BPR, PSL, SL, SLatK, Talos)}
 
 __all__ = [
-    "BPR", "LOSSES", "PSL", "SL", "Batch", "Context", "Loss", "Phase", "SLatK", "Talos", "build", "get",
+    "BPR", "LOSSES", "PSL", "SL", "Batch", "Loss", "Phase", "SLatK", "Talos", "build", "get",
 ]  # fmt: skip
 
 
+ALIASES = {
+    "advinfo": "advinfonce",
+    "cvpr": "rsatk",
+    "infonce": "sl",
+    "ksong": "songatk",
+    "logloss": "bce",
+    "recallatk": "rsatk",
+    "simplex": "ccl",
+    "smoothi": "smoothiatk",
+    "softmax": "sl",
+    "ssm": "sl",
+    "tl": "talos",
+}
+"""Other names in papers, repositories and tables, as ``_key`` writes them."""
+
+
 def get(name: str) -> type[Loss]:
-    """The loss class of a name in code ("slatk") or in the papers ("SL@K").
+    """The loss class of a name in code ("slatk"), in the papers ("SL@K", "SL@20", "Talos@K") or another in use.
 
     Raises:
         InputError: naming the nearest loss and all there are.
     """
-    key = name.lower().replace("@", "at")
-    if key not in LOSSES:
-        raise InputError(choices("loss", name, LOSSES))
-    return LOSSES[key]
+    key = _key(name)
+    for candidate in (key, ALIASES.get(key), key.removesuffix("atk"), ALIASES.get(key.removesuffix("atk"))):
+        if candidate in LOSSES:
+            return LOSSES[candidate]
+    raise InputError(choices("loss", name, LOSSES))
 
 
-def build(name: str, params: dict[str, Any], *, n_users: int, n_items: int, n_pairs: int, seed: int) -> Loss:
+def _key(name: str) -> str:
+    """ "SL@20", "SL@K" and "sl-at-k" alike: "slatk"."""
+    return re.sub("[ _-]", "", re.sub(r"@(k|[0-9]+)", "atk", name.strip().lower()))
+
+
+def build(
+    name: str,
+    params: dict[str, Any],
+    *,
+    n_users: int,
+    n_items: int,
+    n_pairs: int,
+    n_negatives: int,
+    seed: int,
+) -> Loss:
     """A loss sized for this data, its state initialised from ``seed``; torch's global generator is left as it was.
 
     Raises:
         ValueError: for a hyper-parameter out of range.
     """
     cls = get(name)
-    sizes = {"n_users": n_users, "n_items": n_items, "n_pairs": n_pairs}
+    sizes = {"n_users": n_users, "n_items": n_items, "n_pairs": n_pairs, "n_negatives": n_negatives}
     wanted = {key: size for key, size in sizes.items() if key in inspect.signature(cls).parameters}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, 0, "loss"))

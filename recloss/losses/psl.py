@@ -1,13 +1,13 @@
 """PSL: pairwise softmax loss."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recloss.errors import require
+from recloss.errors import require_one_of, require_positive
 from recloss.losses.base import Batch, Loss
 
 Activation = Literal["tanh", "arctan", "relu"]
@@ -56,11 +56,8 @@ class PSL(Loss):
 
     def __init__(self, *, tau: float = 0.1, activation: Activation = "tanh") -> None:
         super().__init__()
-        require(tau > 0, f"tau must be above 0, got {tau}")
-        require(
-            activation in ("tanh", "arctan", "relu"),
-            f"activation must be tanh, arctan or relu, got {activation!r}",
-        )
+        require_positive(tau=tau)
+        require_one_of("activation", activation, get_args(Activation))
         self.tau, self.activation = tau, activation
 
     def compute(self, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from recloss.errors import require
+from recloss.errors import require_positive
 from recloss.losses.base import Batch, Loss
 
 
@@ -34,7 +34,7 @@ class SL(Loss):
 
     def __init__(self, *, tau: float = 0.2) -> None:
         super().__init__()
-        require(tau > 0, f"tau must be above 0, got {tau}")
+        require_positive(tau=tau)
         self.tau = tau
 
     def compute(self, batch: Batch) -> Tensor:

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from recloss.errors import require
-from recloss.losses.base import Batch, Context, Loss
+from recloss.errors import require_positive
+from recloss.losses.base import Batch, ThresholdLoss
 from recloss.losses.sl import sl
-from recloss.thresholds import MonteCarloThreshold
 
 
 def slatk(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float, tau_weight: float) -> Tensor:
@@ -25,11 +24,10 @@ def slatk(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float, tau_weight: f
     return torch.sigmoid((pos - threshold) / tau_weight) * sl(pos, neg, tau)
 
 
-class SLatK(Loss):
-    """SL@K on cosines, for NDCG@K; the threshold is estimated by Monte Carlo with the positives retained.
+class SLatK(ThresholdLoss):
+    """SL@K on cosines, for NDCG@K; by default the threshold is estimated by Monte Carlo with the positives retained.
 
-    State: ``threshold.value`` (n_users,), 0 until the first refresh, refreshed before every ``refresh``-th epoch. It is
-    computed alike on all ranks.
+    State: ``threshold`` (see `recloss.thresholds`).
 
     Args:
         n_users: number of users.
@@ -37,8 +35,10 @@ class SLatK(Loss):
         tau: temperature of the softmax, above 0; SL's best on the same data.
         tau_weight: temperature of the weight, above 0; too small a value (about 1) reverses the pull on positives.
         k: the cut-off K.
-        refresh: epochs between threshold estimates (T_beta).
-        samples: negatives drawn per user for an estimate.
+        threshold: "monte_carlo", "exact", "regression" or "smoothed".
+        threshold_lr: learning rate of a "regression" or "smoothed" threshold.
+        refresh: epochs between "monte_carlo" or "exact" estimates (T_beta).
+        samples: negatives drawn per user for a "monte_carlo" estimate.
 
     Source: SL@K (KDD 2025), eq. 3.5, algorithm C.1; spec section 3.
     """
@@ -55,20 +55,19 @@ class SLatK(Loss):
         tau: float = 0.2,
         tau_weight: float = 2.25,
         k: int = 20,
+        threshold: str = "monte_carlo",
+        threshold_lr: float = 1e-3,
         refresh: int = 5,
         samples: int = 1000,
     ) -> None:
-        super().__init__()
-        require(tau > 0, f"tau must be above 0, got {tau}")
-        require(tau_weight > 0, f"tau_weight must be above 0, got {tau_weight}")
+        super().__init__(
+            n_users, n_items, k=k, threshold=threshold, threshold_lr=threshold_lr, refresh=refresh, samples=samples
+        )
+        require_positive(tau=tau, tau_weight=tau_weight)
         self.tau, self.tau_weight = tau, tau_weight
-        self.threshold = MonteCarloThreshold(n_users, n_items, k=k, refresh=refresh, samples=samples)
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean of ``slatk`` over the batch."""
+        """Mean of ``slatk`` over the batch, plus the threshold's own loss where it has one."""
         assert batch.user is not None
-        return slatk(batch.pos, batch.neg, self.threshold(batch.user), self.tau, self.tau_weight).mean()
-
-    def on_epoch_start(self, context: Context) -> None:
-        """Refresh the thresholds when they are due."""
-        self.threshold.on_epoch_start(context)
+        losses = slatk(batch.pos, batch.neg, self.threshold(batch.user), self.tau, self.tau_weight)
+        return self.with_fit(losses.mean(), batch)

@@ -1,13 +1,10 @@
 """Talos: optimises Precision@K and Recall@K through a learned top-K threshold per user."""
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from recloss.errors import require
-from recloss.losses.base import Batch, Loss
-from recloss.thresholds import RegressionThreshold
+from recloss.errors import require_positive
+from recloss.losses.base import Batch, ThresholdLoss
 
 
 def talos(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float) -> Tensor:
@@ -25,49 +22,47 @@ def talos(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float) -> Tensor:
     return (F.logsigmoid(neg - threshold[:, None]) / tau).logsumexp(1) - F.logsigmoid(pos - threshold) / tau
 
 
-class Talos(Loss):
-    """Talos on cosines; the threshold is learned by importance-weighted quantile regression in the same step.
+class Talos(ThresholdLoss):
+    """Talos on cosines; by default the threshold is learned by quantile regression in the same step.
 
-    State: ``threshold.value`` (n_users,), a parameter with a learning rate of its own and no weight decay. The
-    threshold used is the one before the step. Its gradients are summed over ranks like the model's.
+    The threshold used is the one before the step. State: ``threshold`` (see `recloss.thresholds`).
 
     Args:
         n_users: number of users.
         n_items: size of the catalogue.
         tau: temperature, above 0.
         k: the cut-off K.
-        threshold_lr: learning rate of the thresholds.
+        threshold: "regression", "monte_carlo", "exact" or "smoothed".
+        threshold_lr: learning rate of a "regression" or "smoothed" threshold.
+        refresh: epochs between "monte_carlo" or "exact" estimates.
+        samples: negatives drawn per user for a "monte_carlo" estimate.
 
     Source: Talos (WWW 2026), eqs. 3.3 and 3.7; spec sections 2.11 and 3.
     """
 
     name = "talos"
     title = "Talos"
-    needs = frozenset({"user", "positives"})
+    needs = frozenset({"user"})
 
     def __init__(
-        self, n_users: int, n_items: int, *, tau: float = 0.1, k: int = 20, threshold_lr: float = 1e-3
+        self,
+        n_users: int,
+        n_items: int,
+        *,
+        tau: float = 0.1,
+        k: int = 20,
+        threshold: str = "regression",
+        threshold_lr: float = 1e-3,
+        refresh: int = 5,
+        samples: int = 1000,
     ) -> None:
-        super().__init__()
-        require(tau > 0, f"tau must be above 0, got {tau}")
-        require(threshold_lr > 0, f"threshold_lr must be above 0, got {threshold_lr}")
-        self.tau, self.threshold_lr = tau, threshold_lr
-        self.threshold = RegressionThreshold(n_users, n_items, k=k)
+        super().__init__(
+            n_users, n_items, k=k, threshold=threshold, threshold_lr=threshold_lr, refresh=refresh, samples=samples
+        )
+        require_positive(tau=tau)
+        self.tau = tau
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean of ``talos`` over the batch, plus the thresholds' own regression loss."""
+        """Mean of ``talos`` over the batch, plus the threshold's own loss where it has one."""
         assert batch.user is not None
-        assert batch.positives is not None
-        fit = self.threshold.loss(batch.user, batch.neg, batch.positives)
-        return talos(batch.pos, batch.neg, self.threshold(batch.user), self.tau).mean() + fit
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The thresholds: ``threshold_lr``, no weight decay."""
-        return [
-            {
-                "name": "threshold",
-                "params": [self.threshold.value],
-                "lr": self.threshold_lr,
-                "weight_decay": 0.0,
-            }
-        ]
+        return self.with_fit(talos(batch.pos, batch.neg, self.threshold(batch.user), self.tau).mean(), batch)

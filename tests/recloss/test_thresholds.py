@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from recloss.interactions import Interactions, Segments
-from recloss.thresholds import MonteCarloThreshold, RegressionThreshold, kth_largest
+from recloss.thresholds import (
+    THRESHOLDS,
+    MonteCarloThreshold,
+    RegressionThreshold,
+    build_threshold,
+    kth_largest,
+)
 
 
 def segments(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> Segments:
@@ -287,13 +293,17 @@ def test_monte_carlo_refreshes_in_the_multiples_of_refresh_counted_from_1(refres
 
 
 def test_hyper_parameters_out_of_range_are_named():
-    for k in (0, 11):
-        with pytest.raises(ValueError, match=rf"^k must lie in 1\.\.10 .*got {k}$"):
-            RegressionThreshold(3, 10, k=k)
-        with pytest.raises(ValueError, match="^k must lie"):
-            MonteCarloThreshold(3, 10, k=k, refresh=1, samples=1)
-    with pytest.raises(ValueError, match="^refresh must be at least 1, got 0"):
-        MonteCarloThreshold(3, 10, k=1, refresh=0, samples=1)
-    with pytest.raises(ValueError, match="^samples must be at least 1, got 0"):
-        MonteCarloThreshold(3, 10, k=1, refresh=1, samples=0)
-    assert RegressionThreshold(3, 10, k=10).k == 10
+    good = {"k": 2, "lr": 0.01, "refresh": 1, "samples": 1}
+    for kind in THRESHOLDS:
+        assert build_threshold(kind, 3, 10, **good).kind == kind
+        for key, bad, message in (
+            ("k", 0, r"k must lie in 1\.\.10 .*got 0$"),
+            ("k", 11, r"k must lie in 1\.\.10 .*got 11$"),
+            ("lr", 0, "threshold_lr must be a number above 0, got 0"),
+            ("refresh", 0, "refresh must be at least 1, got 0"),
+            ("samples", 0, "samples must be at least 1, got 0"),
+        ):
+            with pytest.raises(ValueError, match=f"^{message}"):
+                build_threshold(kind, 3, 10, **good | {key: bad})
+    with pytest.raises(ValueError, match="^threshold must be one of regression, .*, got 'median'"):
+        build_threshold("median", 3, 10, **good)

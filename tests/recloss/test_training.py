@@ -38,7 +38,7 @@ def planted(n_users: int = 40, n_items: int = 30) -> tuple[Interactions, Interac
 
 
 def models(backbone: str, loss: str, train: Interactions) -> tuple[backbones.Backbone, Loss]:
-    sizes = {"n_users": train.n_users, "n_items": train.n_items, "n_pairs": len(train)}
+    sizes = {"n_users": train.n_users, "n_items": train.n_items, "n_pairs": len(train), "n_negatives": 8}
     params = PARAMS.get(loss, {})
     return backbones.build(backbone, {"dim": 8}, train, 0), losses.build(loss, params, **sizes, seed=0)
 

@@ -8,16 +8,17 @@ import torch
 
 from recloss.interactions import Segments
 from recloss.losses import LOSSES, Batch, Loss, build
+from recloss.losses.base import OPTIONAL_FIELDS
 
 N_USERS, N_ITEMS = 6, 40
-ROWS = {"pos", "neg", "user", "positives"}
+SIZES = {"n_users": N_USERS, "n_items": N_ITEMS, "n_pairs": 20}
 
 
-def make(name: str, **params) -> Loss:
-    """The loss, its thresholds moved away from 0, where errors could hide."""
+def make(name: str, n_negatives: int = 11, **params) -> Loss:
+    """The loss, its state moved away from where it starts, where errors could hide."""
     accepted = inspect.signature(LOSSES[name]).parameters
     params = {key: value for key, value in ({"k": 3} | params).items() if key in accepted}
-    loss = build(name, params, n_users=N_USERS, n_items=N_ITEMS, n_pairs=20, seed=0)
+    loss = build(name, params, **SIZES, n_negatives=n_negatives, seed=0)
     for tensor in loss.state_dict().values():
         tensor.copy_(torch.linspace(-0.2, 0.4, tensor.numel()).view_as(tensor))
     return loss
@@ -25,12 +26,26 @@ def make(name: str, **params) -> Loss:
 
 def make_batch(needs: frozenset[str], pos: torch.Tensor, neg: torch.Tensor) -> Batch:
     """Only what ``needs`` names; row b is of user b % N_USERS, who has 1 + b % 3 positives."""
-    assert needs <= ROWS, f"teach this test to fill {needs - ROWS}"
-    users = torch.arange(len(pos)) % N_USERS
+    B, N = neg.shape
+    users = torch.arange(B) % N_USERS
     counts = 1 + users % 3
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    values = pos.detach().repeat_interleave(counts)
-    fields = {"user": users, "positives": Segments(values, offsets)}
+    neg_item = (torch.arange(N)[None] * 7 + torch.arange(B)[:, None]) % N_ITEMS
+    logits = torch.cat([pos[:, None], neg, neg.flip(1)], 1)
+    fields = {
+        "user": users,
+        "item": torch.zeros(B, dtype=torch.int64),
+        "neg_item": neg_item,
+        "pair": torch.arange(B) * 2 % 20,
+        "n_positives": counts,
+        "positives": Segments(
+            pos.detach().repeat_interleave(counts), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        ),
+        "pos_rank": 1 + (neg > pos[:, None]).sum(1),
+        "neg_rank": 1 + (neg[:, None, :] > neg[:, :, None]).sum(2) + (pos[:, None] > neg),
+        "log_q": torch.linspace(-1, 1, N).expand(B, N).to(neg.dtype),
+        "logits": logits,
+    }
+    assert needs <= fields.keys(), f"teach this test to fill {needs - fields.keys()}"
     return Batch(pos, neg, **{name: fields[name] for name in needs})
 
 
@@ -66,16 +81,27 @@ EXTREMES = {
     "one of each": ([-1.0], [[1.0]]),
 }
 
+VARIANTS = {
+    "psl": [{"activation": activation} for activation in ("tanh", "arctan", "relu")],
+}
+"""Losses whose hyper-parameters choose between formulas: each is tried with extreme scores."""
+
+SEES_THE_ORDER_OF_NEGATIVES: set[str] = set()
+"""Losses that read the negatives as a list, in the order they come."""
+
+PULLS_BOTH_WAYS: set[str] = set()
+"""Losses in which a score can have a gradient of the other sign, or none at all."""
+
 
 @every_loss
 @pytest.mark.parametrize("extreme", EXTREMES)
 def test_extreme_scores_at_tau_001_are_finite_and_right_in_float32(name, extreme):
     pos, neg = (torch.tensor(x) for x in EXTREMES[extreme])
-    variants = [{"activation": a} for a in ("tanh", "arctan", "relu")] if name == "psl" else [{}]
-    for params in variants:
-        found = value_and_gradients(make(name, tau=0.01, **params), pos, neg)
+    for params in VARIANTS.get(name, [{}]):
+        params = {"tau": 0.01, "n_negatives": neg.shape[1]} | params
+        found = value_and_gradients(make(name, **params), pos, neg)
         assert all(bool(torch.isfinite(x).all()) for x in found), (params, found)
-        exact = value_and_gradients(make(name, tau=0.01, **params).double(), pos.double(), neg.double())
+        exact = value_and_gradients(make(name, **params).double(), pos.double(), neg.double())
         close(found, exact, 2e-5, 1e-4, f"{name} {params}")
 
 
@@ -87,7 +113,7 @@ def test_float32_follows_float64(name):
     assert exact[0].dtype == torch.float64
 
 
-@every_loss
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in SEES_THE_ORDER_OF_NEGATIVES])
 def test_the_order_of_negatives_does_not_matter(name):
     pos, neg = random_scores(dtype=torch.float64)
     order = torch.randperm(neg.shape[1], generator=torch.Generator().manual_seed(6))
@@ -96,7 +122,7 @@ def test_the_order_of_negatives_does_not_matter(name):
     close(shuffled, [value, grad_pos, grad_neg[:, order]], 1e-10, 1e-14)
 
 
-@every_loss
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in PULLS_BOTH_WAYS])
 def test_gradients_point_the_right_way(name):
     """Raising a positive lowers the loss, raising a negative raises it."""
     loss = make(name)
@@ -156,7 +182,7 @@ def test_low_precision_negatives_beside_float32_positives_are_computed_in_float3
 def test_the_declared_fields_suffice_and_each_is_required(name):
     loss = make(name)
     batch = make_batch(loss.needs, *random_scores())
-    assert {"user", "positives"} - loss.needs == {f for f in ("user", "positives") if getattr(batch, f) is None}
+    assert loss.needs <= OPTIONAL_FIELDS
     assert bool(torch.isfinite(loss(batch)))
     for field in loss.needs:
         with pytest.raises(ValueError, match=rf"^{loss.title} needs {field}: pass Batch\(\.\.\., {field}=\.\.\.\)"):
@@ -199,25 +225,36 @@ def test_wrong_shapes_of_scores_are_refused(name, pos, neg, message):
 def test_wrong_shapes_of_optional_fields_are_refused(name):
     loss = make(name)
     batch = make_batch(loss.needs, *random_scores())
-    for users in (torch.zeros(7, dtype=torch.int64), torch.zeros(8, 1, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=rf"^{loss.title}: user must have shape \(8,\), got"):
-            loss(replace(batch, user=users))
-    with pytest.raises(ValueError, match=rf"^{loss.title}: positives must have 8 segments, got 2"):
-        loss(replace(batch, positives=Segments(torch.zeros(3), torch.tensor([0, 1, 3]))))
+    for field in loss.needs - {"positives"}:
+        value = getattr(batch, field)
+        for wrong in (value[:7], value[..., None]):
+            with pytest.raises(ValueError, match=rf"^{loss.title}: {field} must have shape \(8,.*, got"):
+                loss(replace(batch, **{field: wrong}))
+    if "positives" in loss.needs:
+        with pytest.raises(ValueError, match=rf"^{loss.title}: positives must have 8 segments, got 2"):
+            loss(replace(batch, positives=Segments(torch.zeros(3), torch.tensor([0, 1, 3]))))
 
 
 @every_loss
-def test_hyper_parameters_out_of_range_are_named(name):
-    bad = {
-        "tau": [0, -0.1], "tau_weight": [0, -1], "threshold_lr": [0], "k": [0, N_ITEMS + 1], "refresh": [0],
-        "samples": [0], "activation": ["sigmoid"],
-    }  # fmt: skip
-    parameters = inspect.signature(LOSSES[name]).parameters.values()
-    for parameter in [p for p in parameters if p.kind is p.KEYWORD_ONLY]:
-        assert parameter.name in bad, f"teach this test a bad {parameter.name}"
-        for value in bad[parameter.name]:
-            with pytest.raises(ValueError, match=rf"^{parameter.name} must .*{value}"):
-                make(name, **{parameter.name: value})
+def test_a_batch_without_rows_or_negatives_is_refused(name):
+    loss = make(name)
+    with pytest.raises(ValueError, match=f"^{loss.title}: the batch has no row"):
+        loss(Batch(torch.zeros(0), torch.zeros(0, 3)))
+    if loss.sampled:
+        with pytest.raises(ValueError, match=f"^{loss.title}: neg must have at least one column"):
+            loss(Batch(torch.zeros(2), torch.zeros(2, 0)))
+
+
+@every_loss
+def test_scores_that_are_no_cosines_warn_once(name):
+    loss = make(name)
+    batch = make_batch(loss.needs, *(3 * scores for scores in random_scores()))
+    if loss.similarity == "dot":
+        loss(batch)
+        return
+    with pytest.warns(UserWarning, match=rf"^{loss.title} is for cosines in \[-1, 1\] and got a score of size 2.9"):
+        loss(batch)
+    loss(batch)
 
 
 @every_loss
@@ -225,9 +262,8 @@ def test_state_survives_a_round_trip(name, tmp_path):
     loss = make(name)
     torch.save(loss.state_dict(), tmp_path / "state.pt")
     fresh = build(
-        name, {"k": 3} if "k" in inspect.signature(LOSSES[name]).parameters else {},
-        n_users=N_USERS, n_items=N_ITEMS, n_pairs=20, seed=1,
-    )  # fmt: skip
+        name, {"k": 3} if "k" in inspect.signature(LOSSES[name]).parameters else {}, **SIZES, n_negatives=11, seed=1
+    )
     fresh.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     pos, neg = random_scores()
     found, expected = value_and_gradients(fresh, pos, neg), value_and_gradients(loss, pos, neg)
@@ -245,8 +281,21 @@ def test_every_parameter_is_in_one_named_group(name):
     assert len({group["name"] for group in groups} | {"model"}) == len(groups) + 1
 
 
-@every_loss
+HAS_STEPS_OF_ITS_OWN: set[str] = set()
+"""Losses whose steps move chosen parameter groups, or are several."""
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in HAS_STEPS_OF_ITS_OWN])
 def test_a_plain_loss_takes_one_step_a_batch(name):
     (steps,) = make(name).passes(1)
     (phase,) = steps
     assert (phase.name, phase.trains) == ("fit", None)
+
+
+@every_loss
+def test_no_call_in_evaluation_mode_changes_the_state(name):
+    loss = make(name).eval()
+    before = {key: tensor.clone() for key, tensor in loss.state_dict().items()}
+    for step in loss.passes(1)[0]:
+        loss(replace(make_batch(loss.needs, *random_scores()), phase=step.name))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in loss.state_dict().items())
