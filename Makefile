@@ -1,11 +1,11 @@
-# make demo · make test · make test-slow · make lint · make clean        (GNU make, Python 3.11 or newer)
+# make demo · make test · make test-slow · make lint · make docs · make clean        (GNU make, Python 3.11 or newer)
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloss sweep tune_spaces/sweeps/demo.yaml
@@ -20,6 +20,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_catalogue.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

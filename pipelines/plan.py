@@ -85,10 +85,11 @@ def describe(sweep: SweepSettings, spaces: Path | None, console: Console) -> Non
     cells = plan(sweep, {}, spaces)
     for cell in cells:
         flats = [trial.flat() for trial in cell.grid]
-        varied = [key for key in flats[0] if len({str(flat[key]) for flat in flats}) > 1 or key in ("optim.lr", "seed")]
+        varied = _varied(flats)
         console.print(f"{cell.data} | {cell.backbone} | {cell.loss}: {len(flats)} trials", style="bold", markup=False)
         for flat in flats:
-            console.print("  " + "  ".join(f"{key}={flat[key]}" for key in varied), markup=False, soft_wrap=True)
+            shown = "  ".join(f"{key}={flat[key]}" for key in varied if key in flat)
+            console.print(f"  {shown}", markup=False, soft_wrap=True)
     grid, confirmations = sum(len(cell.grid) for cell in cells), len(cells) * len(sweep.confirm_seeds)
     console.print(
         f"{len(cells)} cells, {grid} grid trials on seeds {list(sweep.seeds)}, then {confirmations} confirmations "
@@ -96,6 +97,12 @@ def describe(sweep: SweepSettings, spaces: Path | None, console: Console) -> Non
         markup=False,
         soft_wrap=True,
     )
+
+
+def _varied(flats: list[dict[str, Any]]) -> list[str]:
+    """Settings that differ between trials, or that not all of them have; learning rate and seed always."""
+    names = list(dict.fromkeys(key for flat in flats for key in flat))
+    return [key for key in names if len({str(flat.get(key)) for flat in flats}) > 1 or key in ("optim.lr", "seed")]
 
 
 def grid_points(dotted: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

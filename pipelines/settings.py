@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -11,7 +11,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from recloss import backbones, losses
+from recloss import backbones, losses, sampling
 from recloss.errors import InputError, choices
 from recloss.evaluation import TIE_RULE
 from recloss.interactions import Interactions
@@ -58,7 +58,7 @@ class PrepareSettings(Settings):
 
 
 class ComponentSettings(Settings):
-    """A backbone or a loss by name, with every hyper-parameter resolved."""
+    """A backbone, a loss or a sampler by name, with every hyper-parameter resolved."""
 
     name: str
     params: dict[str, Any] = {}
@@ -77,7 +77,7 @@ class TrainSettings(Settings):
     epochs: int = Field(default=200, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     negatives: int = Field(default=1000, ge=1)
-    """Negatives per positive, uniform outside the user's training positives."""
+    """Negatives per positive, drawn by the sampler."""
     valid_every: int = Field(default=5, ge=1)
     """Epochs between validations."""
     patience: int = Field(default=5, ge=1)
@@ -105,6 +105,9 @@ class ProtocolSettings(Settings):
         return self
 
 
+DEFAULT_SAMPLER = ComponentSettings(name=sampling.DEFAULT)
+
+
 class Trial(Settings):
     """One configuration on one seed: all that determines its result, and nothing else."""
 
@@ -113,6 +116,8 @@ class Trial(Settings):
     task: Literal["pairs"] = "pairs"
     backbone: ComponentSettings
     loss: ComponentSettings
+    sampler: ComponentSettings = DEFAULT_SAMPLER
+    """Of the negatives."""
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     protocol: ProtocolSettings = ProtocolSettings()
@@ -121,14 +126,18 @@ class Trial(Settings):
 
     @property
     def hash(self) -> str:
-        """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON.
+
+        The default sampler is left out, so that trials keep the identity they had before there were others.
+        """
+        content = self.model_dump(mode="json", exclude={"sampler"} if self.sampler == DEFAULT_SAMPLER else None)
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Any]:
         """Flat parameters for trackers and tables: ``loss``, ``loss.tau``, ``optim.lr``, ..."""
         flat: dict[str, Any] = {"data": self.data, "task": self.task, "seed": self.seed}
-        for role in ("backbone", "loss"):
+        for role in COMPONENTS:
             component: ComponentSettings = getattr(self, role)
             flat[role] = component.name
             flat |= {f"{role}.{key}": value for key, value in component.params.items()}
@@ -137,6 +146,12 @@ class Trial(Settings):
         return flat | {"result_version": self.result_version}
 
 
+COMPONENTS: dict[str, Callable[[str], type]] = {
+    "backbone": backbones.get,
+    "loss": losses.get,
+    "sampler": sampling.get,
+}
+"""What a trial is made of by name, and how a name becomes its class."""
 SECTIONS: dict[str, type[Settings]] = {
     "optim": OptimSettings,
     "train": TrainSettings,
@@ -189,7 +204,7 @@ class SweepSettings(Settings):
     losses: dict[str, dict[str, Any]] = Field(min_length=1)
     """Per loss, dotted settings: a list is a grid axis, a scalar is fixed; other axes come from the loss's own file."""
     settings: dict[str, Any] = {}
-    """Dotted ``optim.*``, ``train.*``, ``protocol.*`` settings shared by every trial (a loss's preset wins)."""
+    """Dotted settings shared by every trial: ``optim.*``, ``train.*``, ``sampler``, ... (a loss's preset wins)."""
     search: Literal["grid"] = "grid"
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds of the grid trials; selection averages over them."""
@@ -298,17 +313,15 @@ def read(model: type[M], path: Path) -> M:
     return parse(model, read_yaml(path), str(path))
 
 
-def component(role: Literal["loss", "backbone"], name: str, given: Mapping[str, Any], where: str) -> ComponentSettings:
+def component(role: str, name: str, given: Mapping[str, Any], where: str) -> ComponentSettings:
     """Check hyper-parameters against the constructor and fill in its defaults.
 
     Raises:
         InputError: for an unknown name, an unknown parameter or a value the constructor refuses.
     """
-    cls = losses.get(name) if role == "loss" else backbones.get(name)
+    cls: Any = COMPONENTS[role](name)
     fields: dict[str, Any] = {
-        key: (p.annotation, ... if p.default is p.empty else p.default)
-        for key, p in inspect.signature(cls).parameters.items()
-        if p.kind is p.KEYWORD_ONLY
+        p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in hyper_parameters(cls)
     }
     for key in given:
         if key not in fields:
@@ -319,20 +332,27 @@ def component(role: Literal["loss", "backbone"], name: str, given: Mapping[str, 
             raise InputError(f"{where}: {accepted}" if fields else none)
     params = parse(create_model(f"{cls.__name__}Params", __base__=Settings, **fields), given, f"{where}: {role}")
     try:
-        _construct(role, name, params.model_dump())
+        construct(role, name, params.model_dump())
     except ValueError as error:
         raise InputError(f"{where}: {role} {cls.name!r}: {error}") from None
     return ComponentSettings(name=cls.name, params=params.model_dump(mode="json"))
 
 
-def _construct(role: str, name: str, params: dict[str, Any]) -> None:
-    """Let the constructor check its hyper-parameters, at no cost in memory."""
+def hyper_parameters(cls: type) -> list[inspect.Parameter]:
+    """The keyword-only arguments of a component's constructor."""
+    return [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def construct(role: str, name: str, params: dict[str, Any]) -> Any:
+    """The component at no cost in memory: its constructor checks its hyper-parameters."""
     if role == "backbone":
         nothing = torch.zeros(0, dtype=torch.int64)
-        backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
-    else:
-        with torch.device("meta"):
-            losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, n_negatives=1, seed=0)
+        return backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
+    if role == "sampler":
+        two = torch.arange(2)
+        return sampling.build_sampler(name, params, Interactions(two, two, 2, 2))
+    with torch.device("meta"):
+        return losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, n_negatives=1, seed=0)
 
 
 def make_trial(
@@ -340,28 +360,44 @@ def make_trial(
 ) -> Trial:
     """A trial from dotted settings such as ``{"loss.tau": 0.1, "optim.lr": 0.01}``; all else takes its default.
 
+    The sampler has no argument of its own: ``{"sampler": "popularity", "sampler.power": 0.5}``.
+
     Raises:
         InputError: naming the setting that is unknown, refused or without effect.
     """
-    nested: dict[str, dict[str, Any]] = {section: {} for section in ("backbone", "loss", *SECTIONS)}
+    names = {"backbone": backbone, "loss": loss, "sampler": _sampler_name(dotted, where)}
+    nested: dict[str, dict[str, Any]] = {section: {} for section in (*COMPONENTS, *SECTIONS)}
     for key, value in dotted.items():
         section, dot, field = key.partition(".")
+        if key == "sampler":
+            continue
         if not dot or section not in nested:
-            raise InputError(f"{where}: {choices('setting', key, dotted_names(backbone, loss))}")
+            raise InputError(f"{where}: {choices('setting', key, dotted_names(names))}")
         nested[section][field] = value
-    return Trial(
-        data=data,
-        backbone=component("backbone", backbone, nested["backbone"], where),
-        loss=component("loss", loss, nested["loss"], where),
-        seed=seed,
-        **{name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()},  # type: ignore[arg-type]
-    )
+    components = {role: component(role, name, nested[role], where) for role, name in names.items()}
+    _check_sampler_has_effect(components["loss"], components["sampler"], where)
+    sections = {name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()}
+    return Trial(data=data, seed=seed, **components, **sections)  # type: ignore[arg-type]
 
 
-def dotted_names(backbone: str, loss: str) -> list[str]:
-    """Every dotted setting a trial of this backbone and loss accepts."""
+def _sampler_name(dotted: Mapping[str, Any], where: str) -> str:
+    name = dotted.get("sampler", sampling.DEFAULT)
+    if name not in list(sampling.SAMPLERS):
+        raise InputError(f"{where}: {choices('sampler', str(name), sampling.SAMPLERS)}")
+    return name
+
+
+def _check_sampler_has_effect(loss: ComponentSettings, sampler: ComponentSettings, where: str) -> None:
+    if sampler != DEFAULT_SAMPLER and not construct("loss", loss.name, loss.params).sampled:
+        raise InputError(
+            f"{where}: the loss {loss.name!r} reads no sampled negatives here, "
+            f"so the sampler {sampler.name!r} would have no effect"
+        )
+
+
+def dotted_names(components: Mapping[str, str]) -> list[str]:
+    """Every dotted setting a trial of these components (role to name) accepts."""
     names = [f"{section}.{field}" for section, model in SECTIONS.items() for field in model.model_fields]
-    for role, cls in (("backbone", backbones.get(backbone)), ("loss", losses.get(loss))):
-        parameters = inspect.signature(cls).parameters.values()
-        names += [f"{role}.{p.name}" for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return names
+    for role, name in components.items():
+        names += [f"{role}.{p.name}" for p in hyper_parameters(COMPONENTS[role](name))]
+    return ["sampler", *names]

@@ -27,6 +27,7 @@ from recloss.errors import InputError
 from recloss.evaluation import evaluate
 from recloss.interactions import Interactions
 from recloss.losses import Loss
+from recloss.sampling import build_sampler
 from recloss.similarity import KERNEL
 from recloss.training import DivergedError, FitSettings, Validation, fit, load_checkpoint, save_atomically
 
@@ -62,6 +63,8 @@ def train_trial(
     try:
         train, valid = training_splits(data, trial.data)
         backbone, loss = build(trial, train)
+        train = train.to(next(backbone.parameters()).device)
+        sampler = build_sampler(trial.sampler.name, trial.sampler.params, train)
 
         def on_validation(validation: Validation) -> None:
             if writes:
@@ -70,7 +73,10 @@ def train_trial(
 
         settings = fit_settings(trial)
         checkpoint = folder / CHECKPOINT
-        result = fit(backbone, loss, train, valid, settings, checkpoint=checkpoint, on_validation=on_validation)
+        result = fit(
+            backbone, loss, train, valid, settings,
+            sampler=sampler, checkpoint=checkpoint, on_validation=on_validation,
+        )  # fmt: skip
     except Exception as error:
         if writes:
             diverged = isinstance(error, DivergedError)

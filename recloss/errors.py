@@ -38,6 +38,17 @@ def require_positive(**values: float) -> None:
         require(ok, f"{name} must be a number above 0, got {value!r}")
 
 
+def require_share(**values: float) -> None:
+    """Refuse a hyper-parameter that is not a number in (0, 1], as in ``require_share(ema=ema)``.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for name, value in values.items():
+        ok = isinstance(value, int | float) and 0 < value <= 1
+        require(ok, f"{name} must be a number in (0, 1], got {value!r}")
+
+
 def require_one_of(name: str, value: str, accepted: Iterable[str]) -> None:
     """Refuse a hyper-parameter that is none of the accepted names.
 

@@ -38,6 +38,15 @@ def integers(states: Tensor, counter: Tensor, high: int | Tensor) -> Tensor:
     return (bits * high).bitwise_right_shift_(32)
 
 
+def reals(states: Tensor, counter: Tensor) -> Tensor:
+    """Float64 multiples of 2**-48, uniform in [0, 1), the ``counter``-th of the sequence of each state.
+
+    A product with an integer of up to 2**44 stays below that integer.
+    """
+    bits = _mix(states + counter * _GAMMA).bitwise_right_shift_(16).bitwise_and_(0xFFFFFFFFFFFF)
+    return bits.double().mul_(2.0**-48)
+
+
 def _mix(z: Tensor) -> Tensor:
     """Splitmix64's finaliser, in place."""
     for shift, mask, factor in ((30, 0x3FFFFFFFF, _MUL_1), (27, 0x1FFFFFFFFF, _MUL_2)):

@@ -45,13 +45,14 @@ def segment_scores(u_BD: Tensor, v_ID: Tensor, items: Tensor, offsets: Tensor) -
     return _csr_scores(u_BD.detach(), v_ID.detach(), items, offsets)
 
 
-def _csr(values: Tensor, items: Tensor, offsets: Tensor, n_items: int) -> Tensor:
+def csr(values: Tensor, items: Tensor, offsets: Tensor, n_items: int) -> Tensor:
+    """Sparse (len(offsets) - 1, n_items) matrix of rows in the layout of ``Segments``; nothing is checked."""
     size = (len(offsets) - 1, n_items)
     return torch.sparse_csr_tensor(offsets, items, values, size=size, check_invariants=False)
 
 
 def _csr_scores(u_BD: Tensor, v_ID: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
-    pattern = _csr(u_BD.new_zeros(len(items)), items, offsets, len(v_ID))
+    pattern = csr(u_BD.new_zeros(len(items)), items, offsets, len(v_ID))
     return torch.sparse.sampled_addmm(pattern, u_BD, v_ID.T, beta=0.0).values()
 
 
@@ -70,5 +71,5 @@ class _SampledScores(torch.autograd.Function):
         if len(v) <= _DENSE_BACKWARD * items.shape[1]:
             G = grad.new_zeros(len(u), len(v)).scatter_add_(1, items, grad)
             return G @ v, G.T @ u, None
-        G = _csr(grad.reshape(-1), items.flatten(), offsets, len(v))
+        G = csr(grad.reshape(-1), items.flatten(), offsets, len(v))
         return G @ v, G.t() @ u, None

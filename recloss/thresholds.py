@@ -56,7 +56,8 @@ class RegressionThreshold(Threshold):
 
     ``Q_b = 1/|I| * (sum_{i in P_u} rho(s_ui - beta_u) + w_u * sum_j rho(n_bj - beta_u))`` with
     ``rho(x) = (1 - K/|I|) max(x, 0) + K/|I| max(-x, 0)`` and ``w_u = (|I| - |P_u|) / N``: an unbiased estimate, under
-    uniform negatives, of the quantile loss over all items, minimal where K items lie above beta.
+    uniform negatives, of the quantile loss over all items, minimal where K items lie above beta. With another
+    sampler of negatives the estimate is biased.
 
     State: ``value``, a parameter with a learning rate of its own and no weight decay, moved by the model's optimiser.
     Its gradients are summed over ranks like the model's.
@@ -90,7 +91,7 @@ class RegressionThreshold(Threshold):
 
         Args:
             users: (B,) users.
-            neg: (B, N) scores of negatives drawn uniformly outside the positives.
+            neg: (B, N) scores of negatives drawn uniformly outside the positives; others bias the thresholds.
             positives: scores of all training positives of each row's user.
         """
         beta = nn.functional.embedding(users, self.value[:, None])[:, 0]
@@ -179,7 +180,7 @@ class SmoothedThreshold(Threshold):
     Args:
         lr: step size (eta_lambda).
 
-    Source: K-SONG (Qiu et al., ICML 2022), in LibAUC's "practical" form; spec section 8 of the SL@K page.
+    Source: K-SONG (Qiu et al., ICML 2022), in LibAUC's "practical" form.
     """
 
     kind = "smoothed"

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -33,6 +35,20 @@ def test_the_loop_of_ones_own_in_the_readme_runs():
     assert threshold.value.grad.nonzero().flatten().tolist() == [3, 7]
     assert pos.grad.abs().min() > 0
     assert neg.grad.abs().min() > 0
+
+
+USES = blocks(ROOT / "docs" / "use-a-loss.md", "python")
+
+
+@pytest.mark.parametrize("block", USES, ids=["plain", "state", "lightning", "two-tower"])
+def test_every_loop_of_the_page_on_using_a_loss_learns(block):
+    if "lightning" in block:
+        pytest.importorskip("pytorch_lightning")
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(block, names)
+    history = names["history"]
+    assert sum(history[-5:]) / 5 < sum(history[:3]) / 3 - 0.3
 
 
 def test_the_loss_of_the_page_on_adding_one_works():
@@ -84,3 +100,10 @@ def test_every_packaged_sweep_plans(file):
 def test_the_readme_lists_every_loss():
     listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(LOSSES)
+
+
+def test_the_catalogue_of_losses_is_current():
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_catalogue.py", "--check"], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stdout + made.stderr

@@ -8,13 +8,16 @@ import torch
 from recloss.backbones.base import Backbone
 from recloss.backbones.lightgcn import LightGCN
 from recloss.backbones.mf import MF
+from recloss.backbones.ncf import NCF
+from recloss.backbones.simplex import SimpleX
+from recloss.backbones.xsimgcl import XSimGCL
 from recloss.errors import InputError, choices
 from recloss.interactions import Interactions
 from recloss.randomness import stream_key
 
-BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (LightGCN, MF)}
+BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (LightGCN, MF, NCF, SimpleX, XSimGCL)}
 
-__all__ = ["BACKBONES", "MF", "Backbone", "LightGCN", "build", "get"]
+__all__ = ["BACKBONES", "MF", "NCF", "Backbone", "LightGCN", "SimpleX", "XSimGCL", "build", "get"]
 
 
 def get(name: str) -> type[Backbone]:

@@ -7,18 +7,49 @@ from typing import Any
 import torch
 
 from recloss.errors import InputError, choices
+from recloss.losses.aatp import AATP
+from recloss.losses.advinfonce import AdvInfoNCE
 from recloss.losses.base import Batch, Loss, Phase
+from recloss.losses.bce import BCE
 from recloss.losses.bpr import BPR
+from recloss.losses.bsl import BSL
+from recloss.losses.ccl import CCL
+from recloss.losses.drrl import DrRL
+from recloss.losses.guidedrec import GuidedRec
+from recloss.losses.lambdaloss import LambdaLoss
+from recloss.losses.lambdalossatk import LambdaLossatK
+from recloss.losses.lambdarank import LambdaRank
+from recloss.losses.llpauc import LLPAUC
+from recloss.losses.mse import MSE
 from recloss.losses.psl import PSL
+from recloss.losses.rsatk import RSatK
 from recloss.losses.sl import SL
 from recloss.losses.slatk import SLatK
+from recloss.losses.smoothiatk import SmoothIatK
+from recloss.losses.sogclr import SogCLR
+from recloss.losses.sogslatk import SogSLatK
+from recloss.losses.song import SONG
+from recloss.losses.songatk import SONGatK
 from recloss.losses.talos import Talos
 from recloss.randomness import stream_key
 
-LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in (BPR, PSL, SL, SLatK, Talos)}
+FAMILIES: dict[str, tuple[type[Loss], ...]] = {
+    "pointwise and pairwise": (BCE, MSE, BPR, LambdaRank, LambdaLoss),
+    "softmax": (SL, BSL, PSL, AdvInfoNCE, SogCLR),
+    "top-K accuracy": (AATP, RSatK, SmoothIatK, Talos),
+    "top-K ranking": (LambdaLossatK, SLatK, SogSLatK, SONG, SONGatK, GuidedRec),
+    "partial AUC": (LLPAUC,),
+    "robust": (CCL, DrRL),
+}
+"""All losses, by what they optimise."""
+
+LOSSES: dict[str, type[Loss]] = {cls.name: cls for members in FAMILIES.values() for cls in members}
 
 __all__ = [
-    "BPR", "LOSSES", "PSL", "SL", "Batch", "Loss", "Phase", "SLatK", "Talos", "build", "get",
+    "AATP", "BCE", "BPR", "BSL", "CCL", "FAMILIES", "LLPAUC", "LOSSES", "MSE", "PSL", "SL", "SONG",
+    "AdvInfoNCE", "Batch", "DrRL", "GuidedRec", "LambdaLoss", "LambdaLossatK", "LambdaRank", "Loss", "Phase",
+    "RSatK", "SLatK", "SONGatK", "SmoothIatK", "SogCLR", "SogSLatK", "Talos",
+    "build", "get",
 ]  # fmt: skip
 
 

@@ -164,6 +164,13 @@ class ThresholdLoss(Loss, ABC):
         self.threshold.on_epoch_start(context)
 
 
+def last_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct keys among (B,), and the row in which each occurs last: what is stored of rows that overwrite."""
+    distinct, place = keys.unique(return_inverse=True)
+    rows = torch.arange(len(place), device=place.device)
+    return distinct, place.new_zeros(len(distinct)).scatter_reduce(0, place, rows, "amax")
+
+
 _PER_ROW = frozenset({"user", "item", "pair", "n_positives", "pos_rank"})
 _PER_NEGATIVE = frozenset({"neg_item", "neg_rank", "log_q"})
 OPTIONAL_FIELDS = frozenset(field.name for field in fields(Batch) if field.default is None)

@@ -48,7 +48,7 @@ class PSL(Loss):
         tau: temperature, above 0; the paper's own, about half of the one that suits SL.
         activation: "tanh", "arctan" or "relu".
 
-    Source: Yang et al., NeurIPS 2024, eq. 3.4; spec section 4 (SL@K page) and 2.4 (Talos page).
+    Source: Yang et al., NeurIPS 2024, eq. 3.4.
     """
 
     name = "psl"

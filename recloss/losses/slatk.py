@@ -40,7 +40,7 @@ class SLatK(ThresholdLoss):
         refresh: epochs between "monte_carlo" or "exact" estimates (T_beta).
         samples: negatives drawn per user for a "monte_carlo" estimate.
 
-    Source: SL@K (KDD 2025), eq. 3.5, algorithm C.1; spec section 3.
+    Source: SL@K (KDD 2025), eq. 3.5, algorithm C.1.
     """
 
     name = "slatk"

@@ -1,9 +1,12 @@
 """From a sweep file to its trials."""
 
+from io import StringIO
+
 import pytest
 import yaml
+from rich.console import Console
 
-from pipelines.plan import grid_points, plan, presets
+from pipelines.plan import describe, grid_points, plan, presets
 from pipelines.settings import SweepSettings, parse
 from recloss.errors import InputError
 
@@ -44,6 +47,47 @@ def test_presets_win_over_shared_settings_and_lose_to_the_sweeps_own_section():
     assert found["mf", "sl"].backbone.params["init"] == "normal"
     own = {"losses": RAW["losses"] | {"bpr": {"train.negatives": 3, "optim.lr": 1, "optim.weight_decay": 0}}}
     assert {c.loss: c.grid[0] for c in cells(**own)}["bpr"].train.negatives == 3
+
+
+def test_a_sampler_in_the_shared_settings_in_a_preset_and_as_an_axis(tmp_path):
+    shared = {"settings": RAW["settings"] | {"sampler": "popularity", "sampler.power": 0.5}}
+    assert {(t.sampler.name, t.sampler.params["power"]) for c in cells(**shared) for t in c.grid} == {
+        ("popularity", 0.5)
+    }
+
+    (tmp_path / "losses").mkdir()
+    mine = {"source": "mine", "preset": {"sampler": "in_batch"}, "space": {"loss.tau": [0.7]}}
+    (tmp_path / "losses" / "sl.yaml").write_text(yaml.safe_dump(mine))
+    found = plan(parse(SweepSettings, RAW, "s"), {}, tmp_path)
+    assert {(c.loss, t.sampler.name) for c in found for t in c.grid} == {("bpr", "uniform"), ("sl", "in_batch")}
+
+    axis = {
+        "losses": {"sl": {"loss.tau": 0.1, "optim.weight_decay": 0, "optim.lr": 0.1, "sampler": ["uniform", "shared"]}}
+    }
+    assert [t.sampler.name for t in cells(**axis)[0].grid] == ["uniform", "uniform", "shared", "shared"]
+    with pytest.raises(InputError, match="sweep s, mf x bpr: unknown sampler 'popular'; did you mean 'popularity'"):
+        cells(settings={"sampler": "popular"})
+
+
+def test_a_dry_run_shows_the_parameters_that_only_some_trials_have():
+    raw = RAW | {"data": RAW["data"][:1], "backbones": {"mf": None}, "seeds": [0]}
+    fixed = {"loss.tau": 0.1, "optim.weight_decay": 0, "optim.lr": 0.1}
+    raw["losses"] = {"sl": fixed | {"sampler": "popularity", "sampler.power": [0.5, 1.0]}}
+    assert described(raw) == ["sampler.power=0.5  optim.lr=0.1", "sampler.power=1.0  optim.lr=0.1"]
+    raw["losses"] = {"sl": fixed | {"sampler": ["popularity", "uniform", "false_negatives"]}}
+    assert described(raw) == [
+        "sampler=popularity  sampler.power=0.75  optim.lr=0.1",
+        "sampler=uniform  optim.lr=0.1",
+        "sampler=false_negatives  optim.lr=0.1  sampler.ratio=0.125",
+    ]
+
+
+def described(raw) -> list[str]:
+    """The lines of a dry run's trials, without the seed."""
+    console = Console(file=StringIO(), width=200)
+    describe(parse(SweepSettings, raw, "s"), None, console)
+    lines = console.file.getvalue().splitlines()
+    return [line.strip().removeprefix("seed=0  ") for line in lines if line.startswith("  ")]
 
 
 def test_the_last_axis_runs_fastest_and_cutoffs_are_no_axis():

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.settings import PrepareSettings, SweepSettings, Trial, make_trial, parse, read
+from pipelines.settings import ComponentSettings, PrepareSettings, SweepSettings, Trial, make_trial, parse, read
 from recloss.errors import InputError
+from recloss.sampling import SAMPLERS
 
 
 def trial(**dotted) -> Trial:
@@ -13,7 +14,8 @@ def trial(**dotted) -> Trial:
 
 
 def test_every_hyper_parameter_is_resolved_and_hashed():
-    assert trial().loss.params == {"tau": 0.1, "k": 20, "threshold_lr": 0.001}
+    threshold = {"threshold": "regression", "threshold_lr": 0.001, "refresh": 5, "samples": 1000}
+    assert trial().loss.params == {"tau": 0.1, "k": 20, "variant": "full", **threshold}
     assert trial().backbone.params == {"dim": 64, "init": "normal"}
     assert trial().hash == trial(loss__tau=0.1, loss__k=20).hash, "a default spelled out is the same trial"
 
@@ -33,10 +35,14 @@ def test_numbers_are_coerced_before_hashing():
         {"protocol__cutoffs": [20, 50]},
         {"protocol__mask_valid": True},
         {"backbone__dim": 8},
+        {"sampler": "popularity"},
+        {"sampler": "popularity", "sampler__power": 0.5},
     ],
 )
 def test_whatever_determines_the_result_is_in_the_identity(changed):
     assert trial(**changed).hash != trial().hash
+    *all_but_last, _ = changed
+    assert trial(**changed).hash != trial(**{key: changed[key] for key in all_but_last}).hash
 
 
 def test_seed_data_and_result_version_are_in_the_identity():
@@ -46,7 +52,17 @@ def test_seed_data_and_result_version_are_in_the_identity():
 
 
 def test_the_identity_does_not_move_by_accident():
-    assert trial().hash == "6a9b40c11dac356f"
+    assert trial().hash == "1970780b8b0627cf"
+
+
+def test_a_trial_with_the_default_sampler_has_the_identity_it_had_before_there_were_samplers():
+    assert make_trial("f" * 64, "mf", "bpr", {}).hash == "144d4f6ee1f95df7"
+    loss = ComponentSettings(name="talos", params={"tau": 0.1, "k": 20, "threshold_lr": 0.001})
+    assert trial().model_copy(update={"loss": loss}).hash == "6a9b40c11dac356f"
+    assert trial(sampler="uniform").hash == trial().hash
+    old = trial().model_dump(mode="json")
+    del old["sampler"]
+    assert Trial.model_validate(old) == trial(), "a journal of before is read"
 
 
 def test_flat_names_every_setting():
@@ -54,14 +70,21 @@ def test_flat_names_every_setting():
     assert flat["loss"] == "talos"
     assert flat["loss.tau"] == 0.3
     assert flat["protocol.cutoffs"] == [20]
-    assert Trial.model_validate(trial().model_dump(mode="json")) == trial(), "a trial survives its JSON form"
+    assert flat["sampler"] == "uniform"
+    popular = trial(sampler="popularity", sampler__power="5e-1")
+    assert {key: value for key, value in popular.flat().items() if key.startswith("sampler")} == {
+        "sampler": "popularity",
+        "sampler.power": 0.5,
+    }
+    for each in (trial(), popular):
+        assert Trial.model_validate(each.model_dump(mode="json")) == each, "a trial survives its JSON form"
 
 
 @pytest.mark.parametrize(
     ("dotted", "message"),
     [
         ({"loss.tua": 1}, "'loss.tua'; did you mean 'loss.tau'?"),
-        ({"loss.tau": -1}, "loss 'talos': tau must be above 0, got -1.0"),
+        ({"loss.tau": -1}, "loss 'talos': tau must be a number above 0, got -1.0"),
         ({"loss.tau": "hot"}, "tau: Input should be a valid number"),
         ({"loss.k": 0}, "k must lie in 1.."),
         ({"backbone.init": "zeros"}, "init must be one of normal, xavier_normal, xavier_uniform, got 'zeros'"),
@@ -74,6 +97,17 @@ def test_flat_names_every_setting():
         ({"protocol.metric": "ndgc_20"}, "unknown metric 'ndgc_20'; did you mean 'ndcg_20'?"),
         ({"protocol.metric": "ndcg_50"}, "'ndcg_50' is not among the measured metrics (precision_20, recall_20"),
         ({"protocol.ties": "luck"}, "Input should be 'item-hash', got 'luck'"),
+        ({"samplr": "shared"}, "unknown setting 'samplr'; did you mean 'sampler'?"),
+        ({"sampler": "popularty"}, "unknown sampler 'popularty'; did you mean 'popularity'?"),
+        ({"sampler": 3}, "unknown sampler '3'; (accepted: false_negatives, in_batch, popularity"),
+        ({"sampler": ["uniform"]}, "unknown sampler \"['uniform']\"; did you mean 'uniform'?"),
+        ({"sampler": "popularity", "sampler.powr": 1}, "'sampler.powr'; did you mean 'sampler.power'?"),
+        ({"sampler": "popularity", "sampler.power": -1}, "sampler 'popularity': power must be a number of at least 0"),
+        ({"sampler": "popularity", "sampler.power": "x"}, "sampler: power: Input should be a valid number"),
+        (
+            {"sampler": "false_negatives", "sampler.ratio": 2},
+            "sampler 'false_negatives': ratio must lie in 0..1, got 2.0",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(dotted, message):
@@ -86,6 +120,20 @@ def test_a_wrong_setting_is_one_line_that_names_it(dotted, message):
 def test_a_setting_without_effect_is_refused():
     with pytest.raises(InputError, match=r"the loss 'bpr' has no parameters, so loss\.tau would have no effect"):
         make_trial("f", "mf", "bpr", {"loss.tau": 0.1})
+    with pytest.raises(InputError, match=r"the sampler 'uniform' has no parameters, so sampler\.power would have no"):
+        make_trial("f", "mf", "bpr", {"sampler.power": 0.1})
+    with pytest.raises(
+        InputError, match=r"'sl' reads no sampled negatives here, so the sampler 'shared' would have no"
+    ):
+        make_trial("f", "mf", "sl", {"loss.over": "all", "sampler": "shared"})
+    make_trial("f", "mf", "sl", {"loss.over": "all", "sampler": "uniform"})
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_makes_a_trial_with_its_defaults_filled_in(name):
+    sampler = trial(sampler=name).sampler
+    defaults = {"popularity": {"power": 0.75}, "false_negatives": {"ratio": 0.125}}
+    assert (sampler.name, sampler.params) == (name, defaults.get(name, {}))
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,18 @@ from pipelines.train import (
     CHECKPOINT,
     MODEL,
     TEST_USERS,
+    build,
     check_fits,
+    fit_settings,
     score_test,
     status,
     train_trial,
     train_trial_distributed,
+    training_splits,
 )
 from recloss.errors import InputError
-from recloss.training import DivergedError
+from recloss.sampling import PopularityNegatives
+from recloss.training import DivergedError, fit
 
 ONE = ResourceSettings()
 SHORT = {
@@ -105,6 +109,24 @@ def test_a_diverged_trial_has_failed_for_good_and_has_no_score(prepared, tmp_pat
     assert failure["diverged"] is True
     assert failure["error"].startswith("DivergedError: ")
     assert not (tmp_path / MODEL).exists()
+
+
+def test_a_trial_trains_on_the_negatives_of_its_sampler(prepared, tmp_path):
+    data = load(prepared)
+    popular = trial(prepared, sampler="popularity", sampler__power=0.5)
+    train_trial(popular, prepared, tmp_path / "popular", ONE, ignore)
+    train_trial(trial(prepared), prepared, tmp_path / "uniform", ONE, ignore)
+    assert journal.read(tmp_path / "popular")[0]["trial"]["sampler"] == {"name": "popularity", "params": {"power": 0.5}}
+
+    train, valid = training_splits(prepared, data.fingerprint)
+    backbone, loss = build(popular, train)
+    fit(backbone, loss, train, valid, fit_settings(popular), sampler=PopularityNegatives(train, power=0.5))
+    states = {
+        name: torch.load(tmp_path / name / MODEL, weights_only=True)["backbone"] for name in ("popular", "uniform")
+    }
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(states["popular"][key], value)
+        assert not torch.equal(states["uniform"][key], value)
 
 
 def test_another_data_set_in_the_folder_is_refused(prepared, tmp_path):

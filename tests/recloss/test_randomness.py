@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from recloss.randomness import integers, permutation, row_states, stream_key
+from recloss.randomness import integers, permutation, reals, row_states, stream_key
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -49,6 +49,17 @@ def test_states_and_integers_equal_big_integer_arithmetic(key):
     each = integers(states, torch.tensor(7), torch.arange(2, 9))
     by_hand = [((mix((s + 7 * GAMMA) & MASK) >> 32) * h) >> 32 for s, h in zip(expected, range(2, 9), strict=True)]
     assert each.tolist() == by_hand
+
+
+def test_reals_are_the_48_high_bits_and_a_product_stays_below_its_integer():
+    positions, counters = [0, 1, 2**40 + 3], [0, 5, (17 << 32) + 2**31]
+    drawn = reals(row_states(9, torch.tensor(positions))[:, None], torch.tensor(counters))
+    states = [mix((position * GAMMA + 9) & MASK) for position in positions]
+    assert drawn.tolist() == [[(mix((s + c * GAMMA) & MASK) >> 16) / 2**48 for c in counters] for s in states]
+    largest = torch.tensor(1 - 2**-48, dtype=torch.float64)
+    assert all(
+        int((largest * (2**power + add)).to(torch.int64)) < 2**power + add for power in (40, 43) for add in (-1, 0, 1)
+    )
 
 
 @pytest.mark.parametrize("high", [1, 2, 7, 1000])

@@ -46,8 +46,8 @@ def test_the_shapes_above_take_the_route_they_name(route, monkeypatch):
     import recloss.similarity as module
 
     patterns = []
-    csr = module._csr
-    monkeypatch.setattr(module, "_csr", lambda *arguments: patterns.append(arguments) or csr(*arguments))
+    csr = module.csr
+    monkeypatch.setattr(module, "csr", lambda *arguments: patterns.append(arguments) or csr(*arguments))
     u, v, items = tables(*ROUTES[route])
     scores = sampled_scores(u, v, items)
     forward = len(patterns)

@@ -1,15 +1,22 @@
-"""Top-K thresholds: the regression against its goldens and the exact quantile, Monte Carlo against brute force."""
+"""Top-K thresholds: the regression against its goldens and the exact quantile, the others against brute force."""
 
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from recloss.context import Context
 from recloss.interactions import Interactions, Segments
+from recloss.losses import Batch
+from recloss.sampling import UniformNegatives
 from recloss.thresholds import (
     THRESHOLDS,
+    ExactThreshold,
     MonteCarloThreshold,
     RegressionThreshold,
+    SmoothedThreshold,
     build_threshold,
     kth_largest,
 )
@@ -99,6 +106,29 @@ def test_sampled_loss_is_unbiased_over_all_ordered_draws(drawn, golden):
         assert sum(draw[i] for draw in draws) / len(draws) == pytest.approx(full[i], rel=1e-9)
     if drawn == 1:
         assert [value for value, _ in draws] == pytest.approx(expected["Q_each_single_negative"], rel=1e-9)
+
+
+def test_gradient_over_uniform_negatives_is_on_average_that_of_all_items():
+    """20,000 draws of the sampler for each of three users, within four standard errors; a weight of |I| / N is not."""
+    generator = torch.Generator().manual_seed(4)
+    n_items, n, draws, k = 60, 4, 20_000, 7
+    scores = 2 * torch.rand(3, n_items, generator=generator).double() - 1
+    seen = torch.rand(3, n_items, generator=generator) < torch.tensor([[0.05], [0.3], [0.6]])
+    sampler = UniformNegatives(Interactions(*seen.nonzero(as_tuple=True), 3, n_items))
+    for u, beta in enumerate((0.2, 0.5, -0.3)):
+        users = torch.full((draws,), u)
+        neg = scores[u][sampler.sample(users, torch.arange(draws), n, key=11)]
+        own, others = scores[u][seen[u]], scores[u][~seen[u]]
+        threshold = regression([beta], n_items, k)
+        full = value_and_gradient(threshold, others.tolist(), own.tolist())[1]
+        threshold.zero_grad()
+        rows = Segments(own.repeat(draws), len(own) * torch.arange(draws + 1))
+        threshold.loss(torch.zeros(draws, dtype=torch.int64), neg, rows).backward()
+        error = abs(threshold.value.grad.item() - full)
+        share = (others > beta).double().mean()
+        deviation = float(len(others) / n_items * (share * (1 - share) / n).sqrt())
+        assert error < 4 * deviation / draws**0.5
+        assert len(own) / n_items * float(share) > 8 * deviation / draws**0.5, "the other weight's error is seen"
 
 
 def test_golden_pinball_loss(golden):
@@ -290,6 +320,203 @@ def test_monte_carlo_refreshes_in_the_multiples_of_refresh_counted_from_1(refres
     assert changes[:1] == expected[:1]
     if not expected:
         assert torch.equal(threshold.value, torch.zeros(4))
+
+
+def test_golden_smoothed_step(golden, dtype):
+    """A positive and its negatives are one list; a user's two rows move the threshold twice from where it was."""
+    case = golden("ksong_prac_one_step")
+    inputs = case["inputs"]
+    pred, start, moved = (torch.tensor(x, dtype=dtype) for x in (inputs["pred"], inputs["lambda"], case["lambda_new"]))
+    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 2e-5, "atol": 1e-6}
+    for users in ([0, 1], [1, 0, 1]):
+        threshold = SmoothedThreshold(3, inputs["num_item"], k=inputs["K"], lr=inputs["eta0"]).to(dtype)
+        threshold.value[:2] = start
+        rows = pred[users]
+        threshold.fit(Batch(rows[:, 0], rows[:, 1:], user=torch.tensor(users)))
+        times = torch.tensor([users.count(user) for user in (0, 1)], dtype=dtype)
+        gradient = torch.tensor(case["lambda_grad"], dtype=dtype)
+        torch.testing.assert_close(threshold.value[:2], start - times * inputs["eta0"] * gradient, **tolerance)
+        assert threshold.value[2] == 0
+    torch.testing.assert_close(start - inputs["eta0"] * gradient, moved, **tolerance)
+    threshold.eval().fit(Batch(rows[:, 0], rows[:, 1:], user=torch.tensor(users)))
+    torch.testing.assert_close(threshold.value[:2], start - times * inputs["eta0"] * gradient, **tolerance)
+
+
+def real_context(epoch: int, n_users: int = 23, n_items: int = 17) -> Context:
+    """Over embeddings that change with the epoch; some users have no positives."""
+    generator = torch.Generator().manual_seed(epoch)
+    user, item = (torch.randn(n, 4, generator=generator).double() for n in (n_users, n_items))
+    seen = (torch.arange(n_users)[:, None] % 4) * torch.arange(n_items) % 5 == 1
+    train = Interactions(*seen.nonzero(as_tuple=True), n_users, n_items)
+    return Context(epoch, train, lambda: (user, item))
+
+
+def kth_of_all(context: Context, k: int) -> list[float]:
+    rows = context.scores(torch.arange(23)).tolist()
+    return [sorted(row, reverse=True)[k - 1] for row in rows]
+
+
+@pytest.mark.parametrize("k", [1, 5, 17])
+@pytest.mark.parametrize("users_per_block", [256, 23, 7, 1])
+def test_exact_equals_sorting_all_items(k, users_per_block, monkeypatch):
+    monkeypatch.setattr("recloss.thresholds._USERS_PER_BLOCK", users_per_block)
+    context = real_context(1)
+    threshold = ExactThreshold(23, 17, k=k, refresh=1).double()
+    threshold.on_epoch_start(context)
+    torch.testing.assert_close(
+        threshold.value, torch.tensor(kth_of_all(context, k), dtype=torch.float64), rtol=1e-12, atol=1e-12
+    )
+    picked = torch.tensor([22, 0, 22])
+    assert torch.equal(threshold(picked), threshold.value[picked])
+
+
+def test_exact_counts_equal_scores_and_positives_like_any_item():
+    class Fixed(Context):
+        def scores(self, users):
+            return torch.tensor([[0.5, 0.9, 0.5, 0.9, -1.0], [0.1, 0.2, 0.3, 0.4, 0.5]])[users]
+
+    train = Interactions(torch.tensor([0, 1]), torch.tensor([1, 4]), 2, 5)
+    found = []
+    for k in range(1, 6):
+        threshold = ExactThreshold(2, 5, k=k, refresh=1)
+        threshold.on_epoch_start(Fixed(1, train, tuple))
+        found.append(threshold.value)
+    expected = torch.tensor([[0.9, 0.9, 0.5, 0.5, -1.0], [0.5, 0.4, 0.3, 0.2, 0.1]])
+    assert torch.equal(torch.stack(found, 1), expected)
+
+
+@pytest.mark.parametrize(("refresh", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (6, [6]), (7, [])])
+def test_exact_refreshes_in_the_multiples_of_refresh_counted_from_1(refresh, expected):
+    threshold = ExactThreshold(23, 17, k=3, refresh=refresh).double()
+    changed = []
+    for epoch in range(1, 7):
+        before = threshold.value.clone()
+        context = real_context(epoch)
+        threshold.on_epoch_start(context)
+        if torch.equal(threshold.value, before):
+            continue
+        changed.append(epoch)
+        expected_now = torch.tensor(kth_of_all(context, 3), dtype=torch.float64)
+        torch.testing.assert_close(threshold.value, expected_now, rtol=1e-12, atol=1e-12)
+    assert changed == expected
+    assert bool((threshold.value != 0).all()) == bool(expected)
+
+
+def test_monte_carlo_with_a_real_context_draws_what_the_context_gives(monkeypatch):
+    monkeypatch.setattr("recloss.thresholds._USERS_PER_BLOCK", 5)
+    context = real_context(2)
+    threshold = MonteCarloThreshold(23, 17, k=4, refresh=2, samples=6).double()
+    threshold.on_epoch_start(context)
+    drawn = context.negatives(torch.arange(23), 6, "threshold")
+    rows = context.scores(torch.arange(23)).tolist()
+    expected = []
+    for u, row in enumerate(rows):
+        items = context.train.item[context.train.user == u].tolist() + drawn[u].tolist()
+        expected.append(sorted((row[i] for i in items), reverse=True)[3])
+    torch.testing.assert_close(threshold.value, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+def smoothed_batch() -> Batch:
+    """Users 1, 3, 1; distances from their thresholds are small multiples of the smoothing's 0.01, or far."""
+    pos = torch.tensor([0.21, 0.5, 0.2], dtype=torch.float64, requires_grad=True)
+    neg = torch.tensor([[0.2, -0.9, 0.19], [0.0, 0.1, -0.5], [0.9, 0.8, 0.2]], dtype=torch.float64, requires_grad=True)
+    return Batch(pos, neg, user=torch.tensor([1, 3, 1]))
+
+
+def smoothed(lr: float = 0.1) -> SmoothedThreshold:
+    threshold = SmoothedThreshold(4, 20, k=3, lr=lr).double()
+    threshold.value.copy_(torch.tensor([0.7, 0.2, -0.4, 0.1]))
+    return threshold
+
+
+def test_the_smoothed_step_by_hand_adds_up_the_rows_of_a_user():
+    """Shares above, from sigmoids at 1, 0, far below, -1; far above, far below, 0, far below; 0, far, far, 0."""
+    threshold = smoothed()
+    beta = threshold.value.tolist()
+    threshold.fit(smoothed_batch())
+    up = 1 / (1 + math.exp(-1))
+    shares = [(up + 0.5 + (1 - up)) / 4, (1 + 0.5) / 4, (0.5 + 1 + 1 + 0.5) / 4]
+    assert shares[::2] == pytest.approx([0.375, 0.75])
+    steps = [3 / 20 + 1e-4 * b - share for b, share in zip([beta[1], beta[3], beta[1]], shares, strict=True)]
+    expected = [beta[0], beta[1] - 0.1 * (steps[0] + steps[2]), beta[2], beta[3] - 0.1 * steps[1]]
+    assert threshold.value.tolist() == pytest.approx(expected, rel=1e-4)  # sigmoid(-10) is not quite 0
+    assert threshold.value[0].item() == beta[0]
+
+
+def test_the_smoothed_step_in_plain_python():
+    threshold, batch = smoothed(0.03), smoothed_batch()
+    expected = before = threshold.value.tolist()
+    expected = list(expected)
+    for u, p, row in zip(batch.user.tolist(), batch.pos.tolist(), batch.neg.tolist(), strict=True):
+        above = [1 / (1 + math.exp(-(s - before[u]) / 0.01)) for s in (p, *row)]
+        expected[u] -= 0.03 * (3 / 20 + 1e-4 * before[u] - sum(above) / 4)
+    assert threshold.fit(batch) is None
+    assert threshold.value.tolist() == pytest.approx(expected, rel=1e-12)
+    assert not threshold.value.requires_grad
+    assert not threshold(batch.user).requires_grad
+    assert batch.pos.grad is None
+
+
+def test_the_smoothed_step_takes_the_rows_of_all_processes():
+    """Two processes of some of the rows each end with the thresholds of one that has them all."""
+    whole, alone = smoothed_batch(), smoothed()
+    alone.fit(whole)
+    seen = []
+
+    def recorded(part):
+        def gather(rows):
+            seen.append(rows)
+            return rows
+
+        return Batch(whole.pos[part], whole.neg[part], gather=gather, user=whole.user[part])
+
+    halves = [slice(0, 1), slice(1, 3)]
+    for half in halves:
+        smoothed().fit(recorded(half))
+    assert len(seen) == 4
+    gathered = [torch.cat([seen[0], seen[2]]), torch.cat([seen[1], seen[3]])]
+    assert gathered[0].tolist() == [1, 3, 1]
+    for half in halves:
+        replies = iter(gathered)
+        threshold = smoothed()
+        threshold.fit(replace(recorded(half), gather=lambda rows, replies=replies: next(replies)))
+        assert torch.equal(threshold.value, alone.value)
+
+
+def test_the_smoothed_threshold_rests_in_evaluation_mode():
+    threshold = smoothed().eval()
+    before = threshold.value.clone()
+    threshold.fit(smoothed_batch())
+    assert torch.equal(threshold.value, before)
+
+
+def test_the_smoothed_threshold_settles_where_the_share_above_is_k_of_all():
+    """With the list in the place of the catalogue, between the scores at rank K and K + 1."""
+    threshold = SmoothedThreshold(1, 10, k=3, lr=0.01).double()
+    pos, neg = torch.tensor([0.9]).double(), torch.linspace(-0.8, 0.8, 9)[None].double()
+    for _ in range(500):
+        threshold.fit(Batch(pos, neg, user=torch.tensor([0])))
+    assert 0.4 < threshold.value.item() < 0.6
+    share = torch.sigmoid((torch.cat([pos, neg[0]]) - threshold.value) / 0.01).mean().item()
+    assert share == pytest.approx(3 / 10 + 1e-4 * threshold.value.item(), abs=0.01)
+
+
+def test_estimators_without_state_of_their_own_add_nothing_to_the_loss_or_the_optimiser():
+    for cls in (MonteCarloThreshold, ExactThreshold, SmoothedThreshold):
+        threshold = cls(4, 20, k=3)
+        assert threshold.fit(replace(smoothed_batch(), pos=torch.zeros(3), neg=torch.zeros(3, 2))) is None
+        assert threshold.parameter_groups() == []
+        assert set(threshold.state_dict()) == {"value"}
+
+
+def test_regression_fits_from_a_batch_what_its_loss_says():
+    threshold, batch = regression([0.0, 0.2, 0.1, 0.3], 20, 3), smoothed_batch()
+    positives = segments([[0.4], [0.6, 0.05], [0.4]])
+    found = threshold.fit(replace(batch, positives=positives))
+    assert found.item() == threshold.loss(batch.user, batch.neg, positives).item()
+    (group,) = threshold.parameter_groups()
+    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.0)
+    assert group["params"][0] is threshold.value
 
 
 def test_hyper_parameters_out_of_range_are_named():

@@ -1,5 +1,6 @@
 """The epoch loop: against a hand-written step, resumed, over processes, with losses of several phases."""
 
+import inspect
 import shutil
 from dataclasses import replace
 
@@ -12,17 +13,17 @@ from torch import nn
 from recloss import backbones, losses
 from recloss.backbones import MF
 from recloss.interactions import Interactions
-from recloss.losses import Batch, Loss, Phase
+from recloss.losses import LOSSES, Batch, Loss, Phase
 from recloss.losses.sl import sl
 from recloss.randomness import permutation, stream_key
 from recloss.sampling import UniformNegatives
-from recloss.training import DivergedError, FitSettings, fit, load_checkpoint
+from recloss.training import _RANKS_BY_COUNTING, FIELDS, DivergedError, FitSettings, Scored, fit, load_checkpoint
 
 SETTINGS = FitSettings(
     lr=0.05, epochs=6, batch_size=64, negatives=8, valid_every=2, patience=9, metric="ndcg_5", cutoffs=(5,), seed=3
 )
-MODELS = [("mf", "talos"), ("lightgcn", "slatk"), ("mf", "bpr"), ("lightgcn", "psl")]
-PARAMS = {"slatk": {"refresh": 2, "samples": 20, "k": 5}, "talos": {"k": 5, "threshold_lr": 0.01}}
+MODELS = [("lightgcn", "slatk"), ("lightgcn", "psl"), *(("mf", name) for name in LOSSES)]
+PARAMS = {"refresh": 2, "samples": 20, "k": 5, "threshold_lr": 0.01, "adv_every": 2, "adv_epochs": 2}
 
 
 def planted(n_users: int = 40, n_items: int = 30) -> tuple[Interactions, Interactions]:
@@ -39,7 +40,7 @@ def planted(n_users: int = 40, n_items: int = 30) -> tuple[Interactions, Interac
 
 def models(backbone: str, loss: str, train: Interactions) -> tuple[backbones.Backbone, Loss]:
     sizes = {"n_users": train.n_users, "n_items": train.n_items, "n_pairs": len(train), "n_negatives": 8}
-    params = PARAMS.get(loss, {})
+    params = {key: value for key, value in PARAMS.items() if key in inspect.signature(losses.get(loss)).parameters}
     return backbones.build(backbone, {"dim": 8}, train, 0), losses.build(loss, params, **sizes, seed=0)
 
 
@@ -68,6 +69,26 @@ def test_one_epoch_equals_the_step_written_by_hand(tmp_path):
     optimizer = torch.optim.Adam(by_hand.values(), lr=settings.lr, weight_decay=0.01)
     sl(pos, neg, 0.2).mean().backward()
     optimizer.step()
+    for name, table in backbone.named_parameters():
+        torch.testing.assert_close(table, by_hand[name], rtol=1e-5, atol=1e-5)
+
+
+def test_one_epoch_over_all_items_equals_the_step_written_by_hand():
+    train, valid = planted()
+    settings = replace(SETTINGS, epochs=1, batch_size=len(train), weight_decay=0.01)
+    backbone, loss = MF(train.n_users, train.n_items, dim=8), losses.SL(tau=0.2, over="all")
+    by_hand = {name: table.detach().clone().requires_grad_() for name, table in backbone.named_parameters()}
+    result = fit(backbone, loss, train, valid, settings)
+
+    u, v = (F.normalize(by_hand[name], dim=1) for name in ("user", "item"))
+    scores = (u @ v.T)[train.user]
+    own = F.one_hot(train.item, train.n_items).bool()
+    others = scores[~own].view(len(train), train.n_items - 1)
+    optimizer = torch.optim.Adam(by_hand.values(), lr=settings.lr, weight_decay=0.01)
+    value = ((others - scores[own][:, None]) / 0.2).exp().sum(1).log().mean()
+    value.backward()
+    optimizer.step()
+    assert result.history[-1].loss == pytest.approx(value.item(), rel=1e-5)
     for name, table in backbone.named_parameters():
         torch.testing.assert_close(table, by_hand[name], rtol=1e-5, atol=1e-5)
 
@@ -148,24 +169,44 @@ def test_the_seed_decides_the_run():
     assert not torch.equal(runs[0], runs[2])
 
 
-def _rank(rank, world, folder, backbone, loss, batch_size):
+def _rank(rank, world, folder, runs):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", world_size=world, rank=rank)
     train, valid = planted()
-    pair = models(backbone, loss, train)
-    file = folder / "checkpoint.pt"
-    result = fit(*pair, train, valid, replace(SETTINGS, batch_size=batch_size), checkpoint=file)
-    torch.save((pair[0].state_dict(), pair[1].state_dict(), what_happened(result)), folder / f"{rank}.pt")
+    for backbone, loss, batch_size in runs:
+        pair = models(backbone, loss, train)
+        file = folder / f"{backbone}-{loss}.pt"
+        result = fit(*pair, train, valid, replace(SETTINGS, batch_size=batch_size), checkpoint=file)
+        states = pair[0].state_dict(), pair[1].state_dict()
+        torch.save((*states, what_happened(result)), folder / f"{backbone}-{loss}-{rank}.pt")
+    torch.distributed.barrier()  # a rank that leaves while another still talks can abort it
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("backbone", "loss", "batch_size"), [("mf", "talos", 61), ("lightgcn", "slatk", 64)])
-def test_two_processes_train_the_model_of_one(backbone, loss, batch_size, tmp_path):
+SEES_ITS_OWN_ROWS = {"bsl"}
+"""Losses whose value depends on the rows a process sees, as their docstrings say."""
+RUNS = [("lightgcn", "slatk", 64), *(("mf", name, 61) for name in LOSSES)]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The folder in which two processes have trained every one of RUNS."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_rank, (2, folder, RUNS), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize(("backbone", "loss", "batch_size"), RUNS)
+def test_two_processes_train_the_model_of_one(backbone, loss, batch_size, two_processes):
     train, valid = planted()
     alone = models(backbone, loss, train)
     expected = fit(*alone, train, valid, replace(SETTINGS, batch_size=batch_size))
-    mp.spawn(_rank, (2, tmp_path, backbone, loss, batch_size), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    ranks = [torch.load(two_processes / f"{backbone}-{loss}-{rank}.pt") for rank in range(2)]
+    assert _bits(ranks[0][:2]) == _bits(ranks[1][:2]), "ranks must agree to the bit"
+    if loss in SEES_ITS_OWN_ROWS:
+        assert "batch" in LOSSES[loss].__doc__
+        assert not all(torch.equal(ranks[0][0][key], value) for key, value in alone[0].state_dict().items())
+        return
     for states in ranks:
         for state, module in zip(states[:2], alone, strict=True):
             for name, value in module.state_dict().items():
@@ -174,7 +215,6 @@ def test_two_processes_train_the_model_of_one(backbone, loss, batch_size, tmp_pa
             assert seen[0] == wanted[0]
             assert seen[1] == pytest.approx(wanted[1], rel=1e-5)
             assert seen[2] == pytest.approx(wanted[2], rel=1e-6)
-    assert _bits(ranks[0][:2]) == _bits(ranks[1][:2]), "ranks must agree to the bit"
 
 
 def test_a_batch_smaller_than_the_number_of_processes(tmp_path):
@@ -182,8 +222,9 @@ def test_a_batch_smaller_than_the_number_of_processes(tmp_path):
     size = len(train) - 1  # the last batch of an epoch is a single positive: one rank has nothing
     alone = models("mf", "talos", train)
     fit(*alone, train, valid, replace(SETTINGS, batch_size=size))
-    mp.spawn(_rank, (2, tmp_path, "mf", "talos", size), nprocs=2)
-    torch.testing.assert_close(torch.load(tmp_path / "1.pt")[0]["user"], alone[0].user.detach(), rtol=1e-4, atol=1e-5)
+    mp.spawn(_rank, (2, tmp_path, [("mf", "talos", size)]), nprocs=2)
+    other = torch.load(tmp_path / "mf-talos-1.pt")[0]["user"]
+    torch.testing.assert_close(other, alone[0].user.detach(), rtol=1e-4, atol=1e-5)
 
 
 class AdversarialLoss(Loss):
@@ -295,7 +336,7 @@ def test_the_best_state_is_left_and_the_last_epoch_is_validated():
     assert result.best == max(v.metrics["ndcg_5"] for v in result.history)
 
 
-@pytest.mark.parametrize("loss", ["bpr", "sl", "psl", "slatk", "talos"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_the_planted_groups(loss):
     train, valid = planted()
     backbone, module = models("mf", loss, train)
@@ -321,6 +362,59 @@ def test_a_need_that_the_loop_does_not_offer_is_named():
     loss.needs = frozenset({"soft_labels"})  # type: ignore[misc]
     with pytest.raises(ValueError, match="SL needs soft_labels"):
         fit(MF(train.n_users, train.n_items, dim=8), loss, train, valid, SETTINGS)
+
+
+class RanksWatched(Loss):
+    """Compares the ranks it is given with a count over all items, and keeps them; moves nothing."""
+
+    name, title, similarity = "watched", "Watched", "dot"
+    needs = frozenset({"pos_rank", "neg_rank", "user", "item", "neg_item"})
+
+    def __init__(self, backbone: MF):
+        super().__init__()
+        self.scores = (backbone.user @ backbone.item.T).detach()
+        self.tied = self.rows = 0
+
+    def compute(self, batch: Batch):
+        own = torch.cat([batch.item[:, None], batch.neg_item], 1)
+        for user, items, ranks in zip(
+            batch.user.tolist(), own.tolist(), torch.cat([batch.pos_rank[:, None], batch.neg_rank], 1), strict=True
+        ):
+            scores = self.scores[user].tolist()
+            assert ranks.tolist() == [1 + sum(other > scores[item] for other in scores) for item in items]
+            self.tied += sum(scores.count(scores[item]) > 1 for item in items)
+            self.rows += 1
+        return 0 * batch.pos.sum()
+
+
+@pytest.mark.parametrize("negatives", [1, _RANKS_BY_COUNTING - 1, _RANKS_BY_COUNTING, 40])
+def test_ranks_are_counted_among_all_items_and_ties_share_one(negatives):
+    train, valid = planted()
+    backbone = MF(train.n_users, train.n_items, dim=2)
+    generator = torch.Generator().manual_seed(0)
+    for table in backbone.parameters():
+        table.data = torch.randint(-2, 3, table.shape, generator=generator).float()
+    loss = RanksWatched(backbone)
+    fit(backbone, loss, train, valid, replace(SETTINGS, epochs=1, valid_every=1, negatives=negatives))
+    assert loss.rows == len(train)
+    assert loss.tied > len(train)
+
+
+@pytest.mark.parametrize("repeats", [1, _RANKS_BY_COUNTING])
+def test_golden_ranks(golden, repeats):
+    """The golden's scores are the users' embeddings, unit vectors the items'; few columns are counted, many sorted."""
+    case = golden("lambda_ranks")
+    inputs = case["inputs"]
+    scores = torch.tensor(inputs["scores"])
+    items = torch.arange(scores.shape[1]).expand(2, -1)
+    pairs = Interactions(torch.tensor([0, 1]), torch.tensor(inputs["pos_item"]), 2, 6)
+    rows, sampler = torch.arange(2), UniformNegatives(pairs)
+    pos, neg = torch.tensor(inputs["pos_item"]), torch.tensor(inputs["neg_item"])[:, None]
+    scored = Scored(rows, pos, neg.repeat(1, repeats), rows, pairs, sampler, scores, torch.eye(6))
+    assert FIELDS["pos_rank"](scored).tolist() == case["pos_rank"]
+    assert FIELDS["neg_rank"](scored).tolist() == [[rank] * repeats for rank in case["neg_rank"]]
+    everything = Scored(rows, pos, items.repeat(1, repeats), rows, pairs, sampler, scores, torch.eye(6))
+    assert FIELDS["neg_rank"](everything)[:, :6].tolist() == case["ranks"]
 
 
 def test_hooks_see_the_model_as_it_is_at_the_start_of_each_epoch():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recloss.backbones import LightGCN
-from recloss.backbones.lightgcn import normalised_adjacency
+from recloss.graph import normalised_adjacency
 from recloss.interactions import Interactions
 
 

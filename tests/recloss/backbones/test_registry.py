@@ -74,7 +74,7 @@ def test_the_search_space_parses_and_every_point_of_it_is_a_backbone(name):
     from pipelines.settings import SpaceSettings, dotted_names, read
 
     space = read(SpaceSettings, Path(tune_spaces.__file__).parent / "backbones" / f"{name}.yaml")
-    assert set(space.preset) | set(space.space) <= set(dotted_names(name, "sl"))
+    assert set(space.preset) | set(space.space) <= set(dotted_names({"backbone": name, "loss": "sl"}))
     own = [key for key in space.space if key.startswith("backbone.")]
     for point in itertools.product(*(space.space[key] for key in own)):
         params = {key.removeprefix("backbone."): value for key, value in zip(own, point, strict=True)}

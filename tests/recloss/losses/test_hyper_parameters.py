@@ -9,18 +9,60 @@ from recloss.losses import LOSSES, Loss, build
 
 SIZES = {"n_users": 5, "n_items": 1000, "n_pairs": 20, "n_negatives": 4}
 POSITIVE = [0, -0.1, math.nan, math.inf, "0.1"]
+SHARE = [0, -0.1, 1.1, math.nan, "0.1"]
 VALUES: dict[str, tuple[object, list[object]]] = {
     "activation": ("relu", ["sigmoid"]),
+    "adv_epochs": (7, [-1, 2.5]),
+    "adv_every": (3, [0, 2.5]),
+    "adv_lr": (0.02, POSITIVE),
+    "alpha": (0.35, SHARE),
+    "ascend": (False, ["yes"]),
+    "beta": (0.35, SHARE),
+    "beta_init": (-0.4, [math.nan, math.inf, "0.1"]),
+    "beta_lr": (0.02, POSITIVE),
+    "c": (1.5, [1, 0.5, math.nan, math.inf, "2"]),
+    "ema": (0.3, [0, -0.1, 1.1, math.nan, "0.1"]),
+    "eps": (0.1, [-0.1, math.nan, math.inf, "0.1"]),
+    "eta": (0.2, POSITIVE),
+    "gamma": (1.5, [1, 0.5, math.nan, math.inf, "2"]),
+    "gamma_star": (1.5, [0.9, math.nan, math.inf, "2"]),
+    "idcg": (False, ["yes"]),
+    "include_positive": (True, ["yes"]),
     "k": (7, [0, SIZES["n_items"] + 1, 2.5]),
+    "log_q": (True, ["yes"]),
+    "margin": (0.4, [-1.1, 1, math.nan, "0.1"]),
+    "neg_weight": (2.0, POSITIVE),
+    "over": ("all", ["some"]),
+    "rank_rescale": ("proportional", ["linear"]),
+    "rank_scale": (True, ["yes"]),
+    "ranks": ("sampled", ["exact"]),
     "refresh": (3, [0]),
     "samples": (11, [0]),
+    "scope": ("row", ["item"]),
+    "sharpness": (1.5, POSITIVE),
+    "solver": ("bisect", ["newton"]),
     "tau": (0.07, POSITIVE),
+    "tau_neg": (0.3, POSITIVE),
+    "tau_pos": (0.3, POSITIVE),
+    "tau_rank": (0.2, POSITIVE),
+    "tau_step": (2.0, POSITIVE),
     "tau_weight": (1.5, POSITIVE),
     "threshold": ("exact", ["median"]),
     "threshold_lr": (0.02, POSITIVE),
 }
 """Per hyper-parameter, a value that is no default, and values that are refused."""
-OF_A_LOSS: dict[tuple[str, str], tuple[object, list[object]]] = {}
+OF_A_LOSS: dict[tuple[str, str], tuple[object, list[object]]] = {
+    ("bsl", "variant"): ("per_sample", ["pooled"]),
+    ("lambdaloss", "variant"): ("ir_benchmark", ["code"]),
+    ("lambdalossatk", "variant"): ("ir_benchmark", ["code"]),
+    ("sl", "reduce"): ("mean", ["max"]),
+    ("smoothiatk", "delta"): (0.3, [-0.1, 1, math.nan, "0.1"]),
+    ("smoothiatk", "k"): (7, [0, 2.5]),
+    ("smoothiatk", "variant"): ("scalar", ["vector"]),
+    ("song", "margin"): (0.4, POSITIVE),
+    ("songatk", "margin"): (0.4, POSITIVE),
+    ("talos", "variant"): ("no_quantile", ["none"]),
+}
 """The same for a name that means something else in one loss."""
 
 
@@ -35,10 +77,10 @@ def hyper_parameters(name: str) -> list[str]:
 
 
 def stored(loss: Loss, parameter: str) -> object:
-    """What the loss, or its threshold, keeps of a hyper-parameter."""
+    """What the loss, or a module of its own, keeps of a hyper-parameter."""
     if parameter == "threshold":
         return loss.threshold.kind
-    return getattr(loss, parameter) if hasattr(loss, parameter) else getattr(loss.threshold, parameter)
+    return next(getattr(module, parameter) for module in loss.modules() if hasattr(module, parameter))
 
 
 EVERY = [(name, parameter) for name in LOSSES for parameter in hyper_parameters(name)]
@@ -47,6 +89,8 @@ NEEDS_KIND = {
     "refresh": ("refresh", "exact"),
     "samples": ("samples", "monte_carlo"),
 }
+BESIDE: dict[tuple[str, str], dict[str, object]] = {("drrl", "scope"): {"solver": "bisect"}}
+"""What else has to be given for the value of ``VALUES`` to be accepted."""
 
 
 @pytest.mark.parametrize(("name", "parameter"), EVERY)
@@ -54,7 +98,7 @@ def test_it_is_passed_on(name, parameter):
     given, _ = values(name, parameter)
     assert given != inspect.signature(LOSSES[name]).parameters[parameter].default
     key, kind = NEEDS_KIND.get(parameter, (parameter, None))
-    params = {parameter: given} | ({"threshold": kind} if kind else {})
+    params = {parameter: given} | ({"threshold": kind} if kind else {}) | BESIDE.get((name, parameter), {})
     assert stored(build(name, params, **SIZES, seed=0), key) == given
 
 

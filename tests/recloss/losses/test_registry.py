@@ -121,7 +121,7 @@ def test_the_search_space_parses_and_every_point_of_it_is_a_loss(name):
     from pipelines.settings import SpaceSettings, dotted_names, make_trial, read
 
     space = read(SpaceSettings, Path(tune_spaces.__file__).parent / "losses" / f"{name}.yaml")
-    assert set(space.preset) | set(space.space) <= set(dotted_names("mf", name))
+    assert set(space.preset) | set(space.space) <= set(dotted_names({"backbone": "mf", "loss": name}))
     assert not set(space.preset) & set(space.space)
     assert all(len(set(values)) == len(values) > 0 for values in space.space.values())
 

@@ -27,14 +27,14 @@ def test_golden_of_the_slatk_page(golden, agrees):
     agrees(lambda p, n: sl(p, n, case["inputs"]["tau"]), case["inputs"]["pos"], case["inputs"]["neg"], case)
 
 
-def test_goldens_of_the_other_denominators_follow_from_it(golden):
-    """softplus(SL) has the positive in the denominator; SL - log N is the log of the mean."""
-    inputs = golden("sl_sum_incl_positive")["inputs"]
-    pos, neg = (torch.tensor(inputs[key], dtype=torch.float64) for key in ("pos", "neg"))
-    loss = sl(pos, neg, inputs["tau"])
-    for name, found in (("sl_sum_incl_positive", loss.exp().log1p()), ("sl_mean_neg_only", loss - math.log(4))):
-        expected = torch.tensor(golden(name)["per_sample"], dtype=torch.float64)
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("sl_sum_incl_positive", {"include_positive": True}), ("sl_mean_neg_only", {"reduce": "mean"})],
+)
+def test_golden_of_the_other_denominators(name, options, golden, agrees):
+    case = golden(name)
+    tau = case["inputs"]["tau"]
+    agrees(lambda p, n: sl(p, n, tau, **options), case["inputs"]["pos"], case["inputs"]["neg"], case)
 
 
 def test_golden_at_tau_001_in_float32(golden):
@@ -43,13 +43,63 @@ def test_golden_at_tau_001_in_float32(golden):
     torch.testing.assert_close(loss, torch.tensor(case["SL"]), rtol=case["rtol"], atol=0)
 
 
+def in_plain_python(pos, neg, tau, include_positive=False, reduce="sum", log_q=None):
+    losses = []
+    for b, p in enumerate(pos.tolist()):
+        terms = [1.0] if include_positive else []
+        for j, n in enumerate(neg[b].tolist()):
+            terms.append(math.exp((n - p) / tau) / (1 if log_q is None else math.exp(log_q[b, j])))
+        losses.append(math.log(sum(terms) if reduce == "sum" else sum(terms) / len(terms)))
+    return torch.tensor(losses, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0, 3.0])
-def test_against_the_formula_in_plain_python(tau):
+@pytest.mark.parametrize("include_positive", [False, True])
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_against_the_formula_in_plain_python(tau, include_positive, reduce, corrected):
     pos, neg = random_scores()
-    expected = [
-        math.log(sum(math.exp((n - p) / tau) for n in row)) for p, row in zip(pos.tolist(), neg.tolist(), strict=True)
-    ]
-    torch.testing.assert_close(sl(pos, neg, tau), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    log_q = neg.flip(1) - 0.5 if corrected else None
+    found = sl(pos, neg, tau, include_positive=include_positive, reduce=reduce, log_q=log_q)
+    expected = in_plain_python(pos, neg, tau, include_positive, reduce, log_q)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"include_positive": True}, {"reduce": "mean"}])
+def test_over_all_items_the_other_items_are_the_negatives(options):
+    logits = random_scores(5, 9)[1].requires_grad_()
+    item = torch.tensor([3, 0, 8, 3, 5])
+    batch = Batch(logits.gather(1, item[:, None])[:, 0], torch.zeros(5, 0), item=item, logits=logits)
+    value = SL(tau=0.3, over="all", **options)(batch)
+    others = torch.tensor([[i for i in range(9) if i != own] for own in item.tolist()])
+    expected = in_plain_python(batch.pos, logits.gather(1, others), 0.3, **options).mean()
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    (gradient,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(gradient.sum(1), torch.zeros(5).double(), rtol=0, atol=1e-12)
+    if "include_positive" in options:
+        own = torch.nn.functional.one_hot(item, 9)
+        torch.testing.assert_close(gradient, ((logits / 0.3).softmax(1) - own) / 0.3 / 5, rtol=1e-10, atol=1e-14)
+
+
+def test_a_correction_by_the_sampler_that_sees_an_item_twice_as_often_halves_its_term():
+    pos, neg = torch.tensor([0.1]), torch.tensor([[0.4, 0.4, -0.2]])
+    twice = torch.tensor([[2.0, 2.0, 1.0]]).log()
+    once = sl(pos, torch.tensor([[0.4, -0.2]]), 0.2)
+    torch.testing.assert_close(sl(pos, neg, 0.2, log_q=twice), once)
+    corrected = SL(tau=0.2, log_q=True)(Batch(pos, neg, log_q=twice))
+    torch.testing.assert_close(corrected, once.mean())
+    unasked = SL(tau=0.2)(Batch(pos, neg, log_q=twice))
+    torch.testing.assert_close(unasked, sl(pos, neg, 0.2).mean())
+
+
+def test_what_it_reads_follows_from_its_options():
+    assert SL().needs == frozenset()
+    assert SL().sampled
+    assert SL(log_q=True).needs == {"log_q"}
+    assert SL(over="all").needs == {"logits", "item"}
+    assert not SL(over="all").sampled
+    with pytest.raises(ValueError, match="^log_q must be False with over='all'"):
+        SL(over="all", log_q=True)
 
 
 def test_gradients_are_the_closed_form():
@@ -60,9 +110,17 @@ def test_gradients_are_the_closed_form():
     torch.testing.assert_close(pos.grad + neg.grad.sum(1), torch.zeros_like(pos), rtol=0, atol=1e-12)
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("options", [{}, {"include_positive": True, "reduce": "mean"}])
+def test_gradcheck(options):
     pos, neg = (x.requires_grad_() for x in random_scores(3, 4))
-    assert gradcheck(lambda p, n: sl(p, n, 0.2), (pos, neg))
+    assert gradcheck(lambda p, n: sl(p, n, 0.2, **options), (pos, neg))
+
+
+def test_with_the_positive_included_it_is_softplus_of_it_and_of_a_mean_log_n_less():
+    pos, neg = random_scores()
+    plain = sl(pos, neg, 0.2)
+    torch.testing.assert_close(sl(pos, neg, 0.2, include_positive=True), torch.nn.functional.softplus(plain))
+    torch.testing.assert_close(sl(pos, neg, 0.2, reduce="mean"), plain - math.log(7))
 
 
 def test_limits_of_the_temperature():
