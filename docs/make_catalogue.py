@@ -70,10 +70,11 @@ def _entry(cls: type[Loss]) -> str:
 def _arguments(cls: type[Loss], text: str) -> list[str]:
     described = dict(re.findall(r"^(\w+): (.*?)(?=^\w+: |\Z)", text, re.MULTILINE | re.DOTALL))
     parameters = inspect.signature(cls).parameters
-    return [
-        f"| `{name}` | {_default(parameters[name])} | {_code(' '.join(meaning.split()))} |"
-        for name, meaning in described.items()
-    ]
+    return [f"| `{name}` | {_default(parameters[name])} | {_cell(meaning)} |" for name, meaning in described.items()]
+
+
+def _cell(text: str) -> str:
+    return _code(" ".join(text.split())).replace("|", "\\|")
 
 
 def _default(parameter: inspect.Parameter) -> str:
@@ -98,8 +99,8 @@ def _paragraphs(doc: str) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """Markdown of a docstring's double backticks; a bar would end a table's cell."""
-    return text.replace("``", "`").replace("|", "\\|")
+    """Markdown of a docstring's double backticks."""
+    return text.replace("``", "`")
 
 
 SIZES = {"n_users": 101, "n_items": 1009, "n_pairs": 10007, "n_negatives": 7}
