@@ -1,11 +1,11 @@
-# make demo · make test · make test-slow · make lint · make docs · make clean        (GNU make, Python 3.11 or newer)
+# make demo · make test · make test-slow · make lint · make docs · make bench · make clean        (GNU make, Python 3.11 or newer)
 # Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/recloss sweep tune_spaces/sweeps/demo.yaml
@@ -23,6 +23,10 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/make_catalogue.py
+
+# On a quiet machine; real data if RECLOSS_DATA is set. Writes benchmarks/RESULTS.md.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run_all.py --quick
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,22 +18,13 @@ QUIET = {
 }
 """Environment of a local instance: no telemetry, no token for a cluster that only this user can reach, no banners."""
 
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "2000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""glibc keeps freed memory in the process, so a training step reuses its buffers instead of faulting them in again.
-
-32 MiB is the largest threshold that glibc accepts."""
-
 
 @contextmanager
 def connected() -> Iterator[None]:
     """Ray for the duration of the block; an instance that is already there is used and left running."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        for name, value in (QUIET | MALLOC).items():
+        for name, value in QUIET.items():
             os.environ.setdefault(name, value)
     import ray
 

@@ -61,6 +61,7 @@ def checks(tracking_uri: str, storage: Path) -> list[Check]:
         ("recloss", checkout),
         ("packages", packages),
         ("torch devices", devices),
+        ("native kernels", kernels),
         ("Ray cluster file", cluster_file),
         ("Ray", ray_starts),
         ("tracking", lambda: tracking(tracking_uri)),
@@ -132,6 +133,15 @@ def devices() -> Check:
     found += ["MPS"] if torch.backends.mps.is_available() else []
     detail = f"CPU ({torch.get_num_threads()} threads), {', '.join(found) or 'no GPU'}"
     return Check("torch devices", True, detail)
+
+
+def kernels() -> Check:
+    """Whether the fast inner loops can be built here; without them torch does their work."""
+    from recloss import native
+
+    reason = native.why_not()
+    hint = "install a C compiler (gcc or clang) for training that is several times faster on a CPU"
+    return Check("native kernels", reason is None, reason or "built", hint, required=False)
 
 
 def cluster_file() -> Check:

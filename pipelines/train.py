@@ -27,8 +27,8 @@ from recloss.errors import InputError
 from recloss.evaluation import evaluate
 from recloss.interactions import Interactions
 from recloss.losses import Loss
+from recloss.native import kernel
 from recloss.sampling import build_sampler
-from recloss.similarity import KERNEL
 from recloss.training import DivergedError, FitSettings, Validation, fit, load_checkpoint, save_atomically
 
 CHECKPOINT, MODEL, TEST_USERS = "checkpoint.pt", "model.pt", "test_users.parquet"
@@ -264,7 +264,7 @@ def environment(resources: ResourceSettings) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "kernel": KERNEL,
+        "kernel": kernel(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "workers": str(resources.workers),

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from recloss import native
 from recloss.backbones.base import Backbone
 from recloss.interactions import Interactions
 from recloss.metrics import METRICS, metric_name
@@ -62,7 +63,7 @@ def evaluate(
     relevant: Interactions,
     hidden: Sequence[Interactions],
     cutoffs: Sequence[int],
-    users_per_block: int = 256,
+    users_per_block: int = 128,
 ) -> UserMetrics:
     """Rank all items for every user with a relevant item, and measure the top K.
 
@@ -99,10 +100,11 @@ def evaluate(
     v_ID = v_ID[order]
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     names = [metric_name(m, k) for k in cutoffs for m in METRICS]
+    buffer = u_UD.new_empty(min(users_per_block, len(users)), len(v_ID))
     table = torch.zeros(len(users), len(names), dtype=torch.float64, device=users.device)
     for start in range(rank * users_per_block, len(users), world * users_per_block):
         block = users[start : start + users_per_block]
-        scores = u_UD[block] @ v_ID.T
+        scores = torch.mm(u_UD[block], v_ID.T, out=buffer[: len(block)])
         for interactions in hidden:
             seen = interactions.of(block)
             scores[seen.rows, place[seen.values]] = -torch.inf
@@ -117,6 +119,10 @@ def evaluate(
 
 def _top(scores: Tensor, k: int) -> Tensor:
     """(B, k) columns of the k best scores; equal scores in ascending order of column."""
+    if native.takes(scores):
+        columns = torch.empty(len(scores), k, dtype=torch.int64)
+        native.call("top_columns", scores, scores.new_empty(len(scores), k), columns, *scores.shape, k)
+        return columns
     values, columns = scores.topk(k)
     columns, by_column = columns.sort(1)
     values, by_value = values.gather(1, by_column).sort(dim=1, descending=True, stable=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recloss.context import Context
 from recloss.errors import require, require_one_of, require_positive
 from recloss.interactions import Segments
+from recloss.rowwise import pinball_rows
 
 if TYPE_CHECKING:
     from recloss.losses.base import Batch
@@ -27,6 +28,8 @@ class Threshold(nn.Module, ABC):
     kind: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"user"})
     """Fields of ``Batch`` it reads beyond ``neg``."""
+    user_parameters: ClassVar[tuple[str, ...]] = ()
+    """As a loss's."""
     value: Tensor
 
     def __init__(self, n_users: int, n_items: int, *, k: int) -> None:
@@ -60,7 +63,7 @@ class RegressionThreshold(Threshold):
     sampler of negatives the estimate is biased.
 
     State: ``value``, a parameter with a learning rate of its own and no weight decay, moved by the model's optimiser.
-    Its gradients are summed over ranks like the model's.
+    A user's row is trained by the rank that owns the user.
 
     Args:
         lr: learning rate.
@@ -70,6 +73,7 @@ class RegressionThreshold(Threshold):
 
     kind = "regression"
     needs = frozenset({"user", "positives"})
+    user_parameters = ("value",)
 
     def __init__(self, n_users: int, n_items: int, *, k: int, lr: float = 1e-3) -> None:
         super().__init__(n_users, n_items, k=k)
@@ -96,14 +100,10 @@ class RegressionThreshold(Threshold):
         """
         beta = nn.functional.embedding(users, self.value[:, None])[:, 0]
         weight = (self.n_items - positives.lengths).to(neg.dtype) / neg.shape[1]
-        above_pos = positives.with_values(self._pinball(positives.values.detach() - beta[positives.rows])).sum()
-        above_neg = self._pinball(neg.detach() - beta[:, None]).sum(1)
-        return ((above_pos + weight * above_neg) / self.n_items).mean()
-
-    def _pinball(self, x: Tensor) -> Tensor:
-        """rho(x), with subgradient 0 at 0."""
         share = self.k / self.n_items
-        return (1 - share) * x.relu() + share * (-x).relu()
+        d = positives.values.detach() - beta[positives.rows]
+        of_pos = positives.with_values((1 - share) * d.relu() + share * (-d).relu()).sum()
+        return ((of_pos + weight * pinball_rows(neg, beta, share)) / self.n_items).mean()
 
 
 class MonteCarloThreshold(Threshold):

@@ -1,8 +1,10 @@
 """The epoch loop: plain PyTorch, in one process or over the ranks of an initialised ``torch.distributed``.
 
-Every random draw is a function of (seed, epoch, position in the epoch). Ranks take slices of one global batch and sum
-their gradients, weighted by the slice's share, so any number of ranks trains the same model up to rounding; a run
-resumed from its checkpoint equals an uninterrupted one to the bit.
+Every random draw is a function of (seed, epoch, position in the epoch). A rank owns a part of the users and takes their
+rows of each global batch, weighted by their share of it (`recloss.parallel`). What has a row per user is trained by its
+owner alone; gradients of all else, such as the items' table, are summed over the ranks. So any number of ranks trains
+the same model up to rounding, and between epochs all hold the same to the bit; a run resumed from its checkpoint equals
+an uninterrupted one to the bit.
 """
 
 import os
@@ -16,16 +18,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from recloss import native
 from recloss.backbones import Backbone
 from recloss.context import Context
 from recloss.evaluation import evaluate, evaluating
 from recloss.interactions import Interactions, Segments
 from recloss.losses import Batch, Loss, Phase
+from recloss.parallel import Rows, Shard, user_parameters
 from recloss.randomness import permutation, stream_key
 from recloss.sampling import Sampler, UniformNegatives, WholeBatch
-from recloss.similarity import prepare, sampled_scores, segment_scores
+from recloss.similarity import pair_scores, prepare, segment_scores
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,24 @@ def fit(
 ) -> FitResult:
     """Train until the budget or the patience ends; leave the best validated state in ``backbone`` and ``loss``.
 
+    The process keeps the memory that training once used (see `recloss.native.keep_freed_memory`).
+
     Args:
         backbone, loss: modules on one device, which is where training happens.
         train, valid: interactions; training positives are hidden in validation.
         settings: the budget and batching.
         sampler: draws the negatives, on the CPU or the modules' device like ``train``; uniform outside the user's
             training positives by default.
-        checkpoint: file written atomically after every validation and resumed from if it is there.
+        checkpoint: file written atomically after every validation and resumed from if it is there, by any number of
+            ranks; give it to all of them.
         on_validation: called with each new validation, after its checkpoint is on disk (on every rank).
 
     Raises:
         DivergedError: naming epoch and step of the first loss that is not finite.
-        ValueError: if the checkpoint is damaged or of other settings, or the loss needs what this loop does not offer.
+        ValueError: if the checkpoint is damaged or of other settings, or the loss needs what this loop does not offer;
+            with several ranks, if other users' rows move what is declared in ``user_parameters``.
     """
+    native.keep_freed_memory()
     return _Loop(backbone, loss, train, valid, settings, sampler).run(checkpoint, on_validation)
 
 
@@ -140,12 +149,16 @@ class _Loop:
         device = next(backbone.parameters()).device
         self.train, self.valid = train.to(device), valid.to(device)
         self.sampler = sampler or UniformNegatives(self.train)
-        groups = [
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.shard = Shard(self.train, self.rank, self.world)
+        self.names = user_parameters(backbone, loss) if self.world > 1 else {}
+        self.own = {parameter: self.shard.own(parameter) for parameter in self.names}
+        self.groups = [
             {"name": "model", "params": list(backbone.parameters())},
             *loss.parameter_groups(settings.lr),
         ]
-        self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        groups = [{**group, "params": [self.own.get(p, p) for p in group["params"]]} for group in self.groups]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.progress = _Progress()
 
     @property
@@ -164,7 +177,7 @@ class _Loop:
                 progress.seconds += time.perf_counter() - started
                 if progress.epoch % settings.valid_every == 0 or progress.epoch == settings.epochs:
                     validation = self._validate(mean_loss)
-                    if checkpoint is not None and self.rank == 0:
+                    if checkpoint is not None:
                         self._save(checkpoint)
                     if on_validation is not None:
                         on_validation(validation)
@@ -185,6 +198,8 @@ class _Loop:
             self.loss.on_epoch_start(context)
         for number, steps in enumerate(self.loss.passes(self.epoch)):
             mean_loss = self._train_pass(number, steps)
+        for parameter in self.own:
+            self.shard.send(parameter)
         return mean_loss
 
     def _train_pass(self, number: int, phases: Any) -> float:
@@ -193,15 +208,12 @@ class _Loop:
         order = permutation(len(self.train), stream_key(seed, self.epoch, f"order {number}")).to(device)
         key = stream_key(seed, self.epoch, f"negatives {number}")
         losses = []
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            rows = _Rows(batch, self.rank, self.world)
-            pairs, whole = rows.own, WholeBatch(self.train.item[batch], start)
-            positions = start + rows.positions
+        for rows in self.shard.batches(order, size):
+            whole = WholeBatch(self.train.item[rows.batch], rows.start)
             n = self.settings.negatives if self.loss.sampled else 0
-            negatives = self.sampler.sample(self.train.user[pairs], positions, n, key, whole)
+            negatives = self.sampler.sample(self.train.user[rows.own], rows.positions, n, key, whole)
             for phase in phases:
-                losses.append(self._step(phase, rows, negatives) * len(batch))
+                losses.append(self._step(phase, rows, negatives) * len(rows.batch))
         summed = torch.stack(losses)
         if self.world > 1:
             dist.all_reduce(summed)
@@ -212,13 +224,14 @@ class _Loop:
             )
         return float(summed.sum()) / (len(order) * len(phases))
 
-    def _step(self, phase: Phase, rows: "_Rows", negatives: Tensor) -> Tensor:
+    def _step(self, phase: Phase, rows: Rows, negatives: Tensor) -> Tensor:
         """One optimiser step on this rank's rows, their loss weighted by their share of the batch."""
-        trained: list[Tensor] = []
-        for group in self.optimizer.param_groups:
+        trained: list[nn.Parameter] = []
+        for group in self.groups:
             moves = phase.trains is None or group["name"] in phase.trains
             for parameter in group["params"]:
                 parameter.requires_grad_(moves)
+                parameter.grad = None
             trained += group["params"] if moves else []
         self.optimizer.zero_grad()
         loss = self._loss(phase, rows, negatives)
@@ -227,31 +240,40 @@ class _Loop:
         self.optimizer.step()
         return loss.detach()
 
-    def _loss(self, phase: Phase, rows: "_Rows", negatives: Tensor) -> Tensor:
+    def _loss(self, phase: Phase, rows: Rows, negatives: Tensor) -> Tensor:
         """This rank's part of the loss of the batch; the parts of all ranks add up to it."""
         users, items = self.train.user[rows.own], self.train.item[rows.own]
         user_table, item_table = self.backbone.embed()
         u_BD = prepare(F.embedding(users, user_table), self.loss.similarity)
         v_ID = prepare(item_table, self.loss.similarity)
-        scores = sampled_scores(u_BD, v_ID, torch.cat([items[:, None], negatives], 1))
+        pos, neg = pair_scores(u_BD, v_ID, items, negatives)
         scored = Scored(users, items, negatives, rows.own, self.train, self.sampler, u_BD, v_ID)
         optional = {name: FIELDS[name](scored) for name in self.loss.needs}
-        loss = self.loss(Batch(scores[:, 0], scores[:, 1:], phase.name, rows.gather, **optional)) * rows.share
+        loss = self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
         if phase.trains is None or "model" in phase.trains:
             whole = rows.batch
             auxiliary = self.backbone.auxiliary_loss(self.train.user[whole], self.train.item[whole])
             loss = loss if auxiliary is None else loss + auxiliary / self.world
         return loss
 
-    def _reduce_gradients(self, trained: list[Tensor]) -> None:
+    def _reduce_gradients(self, trained: list[nn.Parameter]) -> None:
+        """Sum the gradients over the ranks; of what has a row per user, the owner's is the sum already."""
+        sums = []
         for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        if self.world > 1:
-            flat = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
-            dist.all_reduce(flat)
-            for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-                parameter.grad = grad.view_as(parameter)
+            if parameter in self.own:
+                self._take_own_gradient(parameter, parameter.grad)
+            elif self.world > 1:
+                sums.append(dist.all_reduce(parameter.grad, async_op=True))
+        for pending in sums:
+            pending.wait()
+
+    def _take_own_gradient(self, parameter: nn.Parameter, grad: Tensor) -> None:
+        own = self.own[parameter]
+        if own not in self.optimizer.state and not self.shard.others_have_none(grad):
+            raise ValueError(f"{self.names[parameter]} is in user_parameters, but other users' rows move it too")
+        own.grad = self.shard.own(grad)
 
     def _evaluated_embeddings(self) -> tuple[Tensor, Tensor]:
         with evaluating(self.backbone):
@@ -275,16 +297,26 @@ class _Loop:
         return validation
 
     def _save(self, path: Path) -> None:
-        save_atomically(
-            path,
-            {
-                "settings": asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)},
-                "backbone": self.backbone.state_dict(),
-                "loss": self.loss.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "progress": asdict(self.progress),
-            },
-        )
+        optimizer = self._of_owned(self.optimizer.state_dict(), self.shard.whole)
+        state = {
+            "settings": asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)},
+            "backbone": self.backbone.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": optimizer,
+            "progress": asdict(self.progress),
+        }
+        if self.rank == 0:
+            save_atomically(path, state)
+
+    def _of_owned(self, optimizer: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The optimiser's state with ``change`` made to its rows of users, whose owner alone has them."""
+        state = dict(optimizer["state"])
+        for index, parameter in enumerate(p for group in self.groups for p in group["params"]):
+            if parameter in self.own and index in state:
+                state[index] = {
+                    key: change(x) if isinstance(x, Tensor) and x.dim() else x for key, x in state[index].items()
+                }
+        return optimizer | {"state": state}
 
     def _load(self, path: Path) -> None:
         saved = load_checkpoint(path)
@@ -293,7 +325,8 @@ class _Loop:
             other = sorted(key for key in settings if saved["settings"].get(key) != settings[key])
             raise ValueError(f"{path}: the checkpoint is of a run with another {', '.join(other)}")
         self._restore(saved)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        optimizer = self._of_owned(saved["optimizer"], lambda rows: self.shard.own(rows).clone())
+        self.optimizer.load_state_dict(optimizer)
         progress = saved["progress"]
         history = [Validation(**validation) for validation in progress.pop("history")]
         self.progress = _Progress(**progress, history=history)
@@ -301,31 +334,6 @@ class _Loop:
     def _restore(self, state: dict[str, Any]) -> None:
         self.backbone.load_state_dict(state["backbone"])
         self.loss.load_state_dict(state["loss"])
-
-
-class _Rows:
-    """This rank's slice of a batch of training pairs.
-
-    A rank without rows computes one of another's with weight 0, so that all ranks take the same steps and draws.
-    """
-
-    def __init__(self, batch: Tensor, rank: int, world: int) -> None:
-        low, high = len(batch) * rank // world, len(batch) * (rank + 1) // world
-        self.batch, self._low, self._high, self._alone = batch, low, high, world == 1
-        self.positions = torch.arange(low, max(high, low + 1), device=batch.device).clamp(max=len(batch) - 1)
-        self.own = batch[self.positions]
-        """(B,) this rank's training pairs."""
-        self.share = (high - low) / len(batch)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The whole batch's rows (see ``Batch.gather``)."""
-        rows = rows.detach()
-        if self._alone:
-            return rows
-        whole = rows.new_zeros(len(self.batch), *rows.shape[1:])
-        whole[self._low : self._high] = rows[: self._high - self._low]
-        dist.all_reduce(whole)
-        return whole
 
 
 @dataclass(frozen=True)

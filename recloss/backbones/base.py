@@ -16,6 +16,8 @@ class Backbone(nn.Module, ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    user_parameters: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters with a row per user that this user's training rows alone move (see `recloss.parallel`)."""
 
     @abstractmethod
     def embed(self) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ class MF(Backbone):
 
     name = "mf"
     title = "MF"
+    user_parameters = ("user",)
 
     def __init__(self, n_users: int, n_items: int, *, dim: int = 64, init: str = "normal") -> None:
         super().__init__()

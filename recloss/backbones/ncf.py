@@ -26,6 +26,7 @@ class NCF(Backbone):
 
     name = "ncf"
     title = "NCF"
+    user_parameters = ("user",)
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class SimpleX(Backbone):
 
     name = "simplex"
     title = "SimpleX"
+    user_parameters = ("user",)
 
     def __init__(self, train: Interactions, *, dim: int = 64, gate: float = 0.5, init: str = "normal") -> None:
         super().__init__()

@@ -54,6 +54,7 @@ class AdvInfoNCE(Loss):
     name = "advinfonce"
     title = "AdvInfoNCE"
     needs = frozenset({"user", "neg_item"})
+    user_parameters = ("adv_user",)
 
     def __init__(
         self,

@@ -89,6 +89,8 @@ class Loss(nn.Module, ABC):
     """Fields of ``Batch`` it reads beyond ``pos`` and ``neg``."""
     sampled: bool = True
     """Whether it reads sampled negatives; if not, ``neg`` has no columns."""
+    user_parameters: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters with a row per user that this user's training rows alone move (see `recloss.parallel`)."""
     _seen_a_batch = False
 
     def forward(self, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from recloss.errors import require_one_of, require_positive
 from recloss.losses.base import Batch, Loss
 from recloss.losses.sl import sl
+from recloss.rowwise import logsumexp_rows
 
 Variant = Literal["bilateral", "per_sample"]
 
@@ -25,7 +26,7 @@ def bsl(pos: Tensor, neg: Tensor, user: Tensor, tau_pos: float, tau_neg: float) 
     Returns:
         (B,) losses.
     """
-    pooled_neg = (neg / tau_neg).logsumexp(1) - math.log(neg.shape[1])
+    pooled_neg = logsumexp_rows(neg, tau_neg) - math.log(neg.shape[1])
     return tau_neg * pooled_neg - tau_pos * _log_mean_exp_by_user(pos / tau_pos, user)
 
 
@@ -45,8 +46,7 @@ def _log_mean_exp_by_user(x: Tensor, user: Tensor) -> Tensor:
 class BSL(Loss):
     """Bilateral softmax loss on cosines: both sides are softly pooled, each at a temperature of its own.
 
-    The value of "bilateral" depends on which positives of a user share a batch; in data-parallel training, a rank's
-    slice of it.
+    The value of "bilateral" depends on which positives of a user share a batch.
 
     Args:
         tau_pos: temperature of the positives, above 0.

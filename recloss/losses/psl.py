@@ -9,13 +9,14 @@ from torch import Tensor
 
 from recloss.errors import require_one_of, require_positive
 from recloss.losses.base import Batch, Loss
+from recloss.rowwise import logsigmoid_rows
 
 Activation = Literal["tanh", "arctan", "relu"]
 _FLOOR = 1e-12
 
 
 def log_activation(difference: Tensor, activation: Activation) -> Tensor:
-    """``log a(x)`` at ``x = difference / 2``: a(x) = 1 + tanh x, 1 + arctan x or relu(1 + x).
+    """``log a(x)`` at ``x = difference / 2``: a(x) = 1 + tanh x = 2 sigmoid(2 x), 1 + arctan x or relu(1 + x).
 
     The relu form is floored at log 1e-12, with zero gradient below the floor.
     """
@@ -38,6 +39,8 @@ def psl(pos: Tensor, neg: Tensor, tau: float, activation: Activation = "tanh") -
     Returns:
         (B,) losses.
     """
+    if activation == "tanh":
+        return math.log(2) / tau + logsigmoid_rows(neg, pos, tau)
     return (log_activation(neg - pos[:, None], activation) / tau).logsumexp(1)
 
 

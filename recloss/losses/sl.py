@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recloss.errors import require, require_one_of, require_positive
 from recloss.losses.base import Batch, Loss
+from recloss.rowwise import logsumexp_rows
 
 Reduce = Literal["sum", "mean"]
 Over = Literal["sampled", "all"]
@@ -34,11 +35,11 @@ def sl(
     Returns:
         (B,) losses; negative values are normal unless the positive is included in a sum.
     """
-    exponents = neg / tau if log_q is None else neg / tau - log_q
+    terms = neg if log_q is None else neg - tau * log_q
     if include_positive:
-        exponents = torch.cat([(pos / tau)[:, None], exponents], 1)
-    losses = exponents.logsumexp(1) - pos / tau
-    return losses if reduce == "sum" else losses - (exponents > -torch.inf).sum(1).to(losses.dtype).log()
+        terms = torch.cat([pos[:, None], terms], 1)
+    losses = logsumexp_rows(terms, tau) - pos / tau
+    return losses if reduce == "sum" else losses - (terms > -torch.inf).sum(1).to(losses.dtype).log()
 
 
 class SL(Loss):

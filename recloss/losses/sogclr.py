@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from recloss.errors import require, require_positive
 from recloss.losses.base import Batch, Loss, last_of_each
+from recloss.rowwise import logsumexp_rows
 
 
 def log_mean_exp(neg: Tensor, tau: float) -> Tensor:
     """(B,) ``log mean_j exp(n_bj / tau)`` of negatives (B, N)."""
-    return (neg / tau).logsumexp(1) - math.log(neg.shape[1])
+    return logsumexp_rows(neg, tau) - math.log(neg.shape[1])
 
 
 def sogclr(pos: Tensor, neg: Tensor, log_average: Tensor, tau: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recloss.errors import require_one_of, require_positive
 from recloss.losses.base import Batch, ThresholdLoss
+from recloss.rowwise import logsigmoid_rows
 
 Variant = Literal["full", "no_quantile", "inner_temperature", "no_denominator"]
 
@@ -25,7 +26,7 @@ def talos(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float) -> Tensor:
     Returns:
         (B,) losses; negative values are normal.
     """
-    return (F.logsigmoid(neg - threshold[:, None]) / tau).logsumexp(1) - F.logsigmoid(pos - threshold) / tau
+    return logsigmoid_rows(neg, threshold, tau) - F.logsigmoid(pos - threshold) / tau
 
 
 def inner_temperature(pos: Tensor, neg: Tensor, threshold: Tensor, tau: float) -> Tensor:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from recloss import native
 from recloss.errors import require
 from recloss.interactions import Interactions
 from recloss.randomness import integers, reals, row_states
@@ -84,6 +85,17 @@ class UniformNegatives(OutsidePositives):
         full = torch.nonzero(train.degrees == train.n_items).flatten()
         if len(full):
             raise ValueError(f"user {int(full[0])} has all {train.n_items} items as training positives: no negatives")
+
+    def sample(self, users: Tensor, positions: Tensor, n: int, key: int, batch: WholeBatch | None = None) -> Tensor:
+        """See ``Sampler.sample``."""
+        train = self.train
+        if users.device.type != "cpu" or native.kernel() == "torch":
+            return super().sample(users, positions, n, key, batch)
+        draws = torch.empty(len(users), n, dtype=torch.int64)
+        rows = users.contiguous(), positions.contiguous(), train.offsets, train.item
+        if native.call("uniform_negatives", *rows, draws, key, train.n_items, len(users), n):
+            raise MemoryError(f"no memory for a bit per item of {train.n_items}")
+        return draws
 
     def propose(self, states: Tensor, counter: Tensor, batch: WholeBatch | None) -> Tensor:
         """Uniform over all items."""

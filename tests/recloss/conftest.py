@@ -9,10 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from recloss import native
+
 TOLERANCE = {
     torch.float64: {"rtol": 1e-9, "atol": 1e-12},
     torch.float32: {"rtol": 2e-5, "atol": 1e-6},
 }
+
+
+@pytest.fixture(params=["native", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the inner loops run on in this test: ask for it to run a test, or with ``usefixtures`` a file, on both."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif native.kernel() != "native":
+        pytest.skip("no C compiler on this machine, or RECLOSS_NATIVE=0")
+    return request.param
 
 
 @pytest.fixture(scope="session")

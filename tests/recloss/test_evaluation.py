@@ -11,6 +11,8 @@ from recloss.evaluation import evaluate, item_order
 from recloss.interactions import Interactions
 from recloss.randomness import row_states
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 class Tables(Backbone):
     """Fixed embeddings."""

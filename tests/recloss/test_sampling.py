@@ -21,6 +21,8 @@ from recloss.sampling import (
 )
 from recloss.training import FitSettings, fit
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def interactions(positives: list[list[int]], n_items: int) -> Interactions:
     user = torch.tensor([u for u, items in enumerate(positives) for _ in items], dtype=torch.int64)

@@ -9,8 +9,15 @@ from torch.autograd import gradcheck
 from recloss.errors import choices
 from recloss.similarity import prepare, sampled_scores, segment_scores
 
-ROUTES = {"dense": (30, 20), "dense, more samples than items": (7, 30), "sparse": (400, 5)}
-"""Items and samples per row that lead the gradient through either route."""
+pytestmark = pytest.mark.usefixtures("kernels")
+
+ROUTES = {
+    "dense": (30, 20),
+    "dense, more samples than items": (7, 30),
+    "sparse, dense backward": (80, 20),
+    "sparse": (400, 5),
+}
+"""Items and samples per row that lead scores and gradients through each of the ways to compute them."""
 
 
 def naive(u: torch.Tensor, v: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -42,17 +49,32 @@ def test_values_and_gradients_equal_the_naive_way(route, dtype, tolerance):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_the_shapes_above_take_the_route_they_name(route, monkeypatch):
+def test_the_shapes_above_take_the_route_they_name(route, monkeypatch, kernels):
+    """Torch builds one sparse matrix for sparse scores, one more for sparse gradients; the native way calls C twice."""
     import recloss.similarity as module
+    from recloss import native
 
-    patterns = []
-    csr = module.csr
-    monkeypatch.setattr(module, "csr", lambda *arguments: patterns.append(arguments) or csr(*arguments))
+    calls = []
+    csr, call = module.csr, native.call
+    monkeypatch.setattr(module, "csr", lambda *arguments: calls.append("csr") or csr(*arguments))
+    monkeypatch.setattr(native, "call", lambda *arguments: calls.append("native") or call(*arguments))
     u, v, items = tables(*ROUTES[route])
-    scores = sampled_scores(u, v, items)
-    forward = len(patterns)
-    scores.sum().backward()
-    assert (len(patterns) > forward) == (route == "sparse")
+    sampled_scores(u, v, items).sum().backward()
+    if route.startswith("dense"):
+        assert calls == []
+    elif kernels == "native":
+        assert calls == ["native", "native"]
+    else:
+        assert calls == ["csr"] * (2 if route == "sparse" else 1)
+
+
+def test_one_row_of_items_for_all_is_a_matrix_product():
+    u, v, items = tables(40, 6)
+    shared = items[3].expand(len(u), 6)
+    weight = torch.randn(len(u), 6, generator=torch.Generator().manual_seed(1)).double()
+    expected = torch.autograd.grad((naive(u, v, shared) * weight).sum(), (u, v))
+    found = torch.autograd.grad((sampled_scores(u, v, shared) * weight).sum(), (u, v))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -21,6 +21,8 @@ from recloss.thresholds import (
     kth_largest,
 )
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def segments(rows: list[list[float]], dtype: torch.dtype = torch.float64) -> Segments:
     offsets = torch.tensor([0, *itertools.accumulate(len(row) for row in rows)])

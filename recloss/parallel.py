@@ -1,0 +1,107 @@
+"""Data-parallel training by user: which users a rank owns, its rows of a batch, and when it needs the other ranks.
+
+Training pairs are sorted by user, so a rank's users are a range and its pairs are one too. A rank computes those rows
+of each global batch that are of its users. A parameter with a row per user that only this user's training rows move
+(`Backbone.user_parameters`) is therefore trained on one rank, gradient, optimiser and all, and its rows are sent to
+the other ranks when these read them. What users have in common, such as the items' table, has its gradient summed over
+all ranks in every step.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recloss.interactions import Interactions
+
+
+def user_parameters(*modules: nn.Module) -> dict[nn.Parameter, str]:
+    """What the modules and their parts declare as ``user_parameters``, with names for messages."""
+    parts = [part for module in modules for part in module.modules()]
+    return {
+        part.get_parameter(name): f"{type(part).__name__}.{name}"
+        for part in parts
+        for name in getattr(part, "user_parameters", ())
+    }
+
+
+class Shard:
+    """The users and training pairs of a rank; the ranks' ranges follow each other and cover all users.
+
+    Each range has about the same number of pairs, but a user is never divided: one with more than a rank's share of
+    all pairs sets the pace, and a rank may be left without users.
+
+    Attributes:
+        users: the range of its users.
+        pairs: the range of their training pairs.
+    """
+
+    def __init__(self, train: Interactions, rank: int, world: int) -> None:
+        offsets = train.offsets.cpu()
+        goals = len(train) * torch.arange(1, world) // world
+        bounds = [0, *torch.searchsorted(offsets, goals).tolist(), train.n_users]
+        self.world = world
+        self._ranges = [slice(first, last) for first, last in pairwise(bounds)]
+        self.users = self._ranges[rank]
+        self.pairs = slice(int(offsets[self.users.start]), int(offsets[self.users.stop]))
+
+    def batches(self, order: Tensor, size: int) -> Iterator["Rows"]:
+        """The rank's rows of each batch of an epoch, whose training pairs are ``order``."""
+        mine = ((order >= self.pairs.start) & (order < self.pairs.stop)).nonzero().flatten()
+        starts = range(0, len(order), size)
+        cuts = torch.searchsorted(mine, torch.tensor([*starts, len(order)], device=mine.device)).tolist()
+        for start, (first, last) in zip(starts, pairwise(cuts), strict=True):
+            yield Rows(order[start : start + size], start, mine[first:last] - start, self.world)
+
+    def own(self, rows: Tensor) -> Tensor:
+        """The rank's users' part of (n_users, ...) ``rows``: a view without gradient."""
+        return rows.detach()[self.users]
+
+    def others_have_none(self, rows: Tensor) -> bool:
+        """Whether (n_users, ...) ``rows`` are zero outside the rank's users."""
+        return not (rows[: self.users.start].any() or rows[self.users.stop :].any())
+
+    def whole(self, own: Tensor) -> Tensor:
+        """(n_users, ...) rows of which each rank has its ``own``."""
+        rows = own.new_zeros(self._ranges[-1].stop, *own.shape[1:])
+        rows[self.users] = own
+        self.send(rows)
+        return rows
+
+    def send(self, rows: Tensor) -> None:
+        """Overwrite each user's row of (n_users, ...) ``rows`` by its owner's, on all ranks."""
+        for rank, users in enumerate(self._ranges):
+            if users.stop > users.start:
+                dist.broadcast(rows.detach()[users], src=rank)
+
+
+class Rows:
+    """A rank's rows of a batch of training pairs.
+
+    A rank without rows computes the batch's first with weight 0, so that all ranks take the same steps and draws.
+
+    Attributes:
+        batch: (B',) the pairs of the whole batch.
+        start: position of its first row in the epoch.
+        own: (B,) the rank's pairs.
+        positions: (B,) their positions in the epoch.
+        share: weight of their mean in the mean over the batch.
+    """
+
+    def __init__(self, batch: Tensor, start: int, places: Tensor, world: int) -> None:
+        self.batch, self.start, self.share = batch, start, len(places) / len(batch)
+        self._places, self._world = places, world
+        computed = places if len(places) else places.new_zeros(1)
+        self.own, self.positions = batch[computed], start + computed
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The whole batch's rows (see ``Batch.gather``)."""
+        rows = rows.detach()
+        if self._world == 1:
+            return rows
+        whole = rows.new_zeros(len(self.batch), *rows.shape[1:])
+        whole[self._places] = rows[: len(self._places)]
+        dist.all_reduce(whole)
+        return whole
