@@ -92,7 +92,7 @@ def evaluate(
     if (len(u_UD), len(v_ID)) != (relevant.n_users, relevant.n_items):
         size, wanted = f"{len(u_UD)} users, {len(v_ID)} items", f"{relevant.n_users} and {relevant.n_items}"
         raise ValueError(f"the backbone embeds {size}, the interactions are of {wanted}")
-    if not (bool(torch.isfinite(u_UD).all()) and bool(torch.isfinite(v_ID).all())):
+    if not all(bool(torch.stack(torch.aminmax(e)).isfinite().all()) for e in (u_UD, v_ID)):
         raise FloatingPointError("the embeddings are not finite")
 
     order = item_order(len(v_ID)).to(v_ID.device)

@@ -49,7 +49,7 @@ def test_the_wheel_holds_what_it_should(wheel):
     wanted = {
         name
         for name in files_of_the_project()
-        if name.startswith(("recloss/", "pipelines/", "tune_spaces/")) and name.endswith((".py", ".yaml"))
+        if name.startswith(("recloss/", "pipelines/", "tune_spaces/")) and name.endswith((".py", ".yaml", ".c", ".inc"))
     }
     assert inside == wanted | {"recloss/py.typed"}
 

@@ -252,7 +252,7 @@ def program(
 
 def row(m: Measurement, python: Path | str, file: Path, work: Path, settings: argparse.Namespace) -> dict[str, Any]:
     """The row of a measurement."""
-    result: dict[str, Any] = {"what": m.what, "data": m.data, "peer": m.peer}
+    result: dict[str, Any] = {"what": m.what, "data": m.data, "peer": f"{m.peer} ({m.note})" if m.note else m.peer}
     figures: dict[str, Any] = dict.fromkeys(("theirs_s", "ours_s", "ratio", "spread", "cpu_s"))
     if isinstance(python, str):
         return result | figures | {"note": python}
@@ -291,8 +291,6 @@ def remarks(
     file: Path,
 ) -> Iterator[str]:
     """What the note of a row says."""
-    if m.note:
-        yield m.note
     yield theirs.facts["versions"]
     threads = {theirs.facts["threads"], ours.facts["threads"]}
     if len(threads) == 1:
