@@ -54,8 +54,8 @@ HEAD = """# Every loss, trained once
 
 Written by `python benchmarks/every_loss.py`, from [`every_loss.yaml`](../../tune_spaces/sweeps/every_loss.yaml).
 
-MF (d = 64) on MovieLens-100K, 10-core, ratings of 3 and more: {users} users, {items:,} items, {pairs:,} training pairs. One
-seed; metrics on the validation split, before training and at the best epoch. Each row is what
+MF (d = 64) on MovieLens-100K, 10-core, ratings of 3 and more: {users} users, {items:,} items, {pairs:,} training pairs.
+One seed; metrics on the validation split, before training and at the best epoch. Each row is what
 `recloss train --data data/ml-100k --backbone mf --loss NAME` trains with a `--set` for what its second and third
 columns say and for the file's `settings`. Settings were chosen by hand on validation data: **this table shows that
 and how fast each loss trains; it does not rank losses.** A comparison is a sweep with equal search and several seeds.

@@ -363,16 +363,24 @@ class Scored:
     @cached_property
     def ranks(self) -> Tensor:
         """(B, 1 + N) ranks of the positive and the negatives among all items."""
-        with torch.no_grad():
-            logits = self.logits
-            own = logits.gather(1, torch.cat([self.items[:, None], self.negatives], 1))
-            if own.shape[1] <= _RANKS_BY_COUNTING:
-                return torch.stack([1 + (logits > column[:, None]).sum(1) for column in own.unbind(1)], 1)
-            return 1 + logits.shape[1] - torch.searchsorted(logits.sort(1).values, own, right=True)
+        items = torch.cat([self.items[:, None], self.negatives], 1)
+        blocks = zip(self.u_BD.detach().split(_RANKED_ROWS), items.split(_RANKED_ROWS), strict=True)
+        return torch.cat([_ranks(u @ self.v_ID.detach().T, own) for u, own in blocks])
 
 
+_RANKED_ROWS = 128
+"""Rows whose scores of all items are held at once to count ranks."""
 _RANKS_BY_COUNTING = 8
 """Up to so many items per row, comparing each with all items is faster than sorting them."""
+
+
+def _ranks(logits: Tensor, items: Tensor) -> Tensor:
+    """(B, M) ranks of ``items`` (B, M) by ``logits`` (B, I)."""
+    own = logits.gather(1, items)
+    if own.shape[1] <= _RANKS_BY_COUNTING:
+        return torch.stack([1 + (logits > column[:, None]).sum(1) for column in own.unbind(1)], 1)
+    return 1 + logits.shape[1] - torch.searchsorted(logits.sort(1).values, own, right=True)
+
 
 FIELDS: dict[str, Callable[[Scored], Any]] = {
     "user": lambda scored: scored.users,
