@@ -42,14 +42,14 @@ GOALS = {
     7: "peers",
 }
 WHY = {
-    2: "SmoothI@K keeps one (B, N) tensor for each of its K ranks until the backward pass. The lambda losses rank among "
-    "all items, for which the scores of a block of rows are sorted; they are meant for one negative per positive.",
+    2: "SmoothI@K keeps one (B, N) tensor for each of its K ranks until the backward pass. The lambda losses rank "
+    "among all items and sort a block of rows' scores for it; they are meant for one negative per positive.",
     4: "beyond a normalised row and its metrics, a user costs the normalised table's own temporary memory.",
     6: "two processes on two cores are slower than one on a catalogue of 41,000 items: each normalises all items and "
     "takes their Adam step, and gloo sums 10 MB a step through the loopback device.",
     7: "implicit's BPR is another algorithm: Hogwild SGD by sample, without batches and without Adam, whose dense step "
-    "alone costs more than its epoch. LensKit on one thread compiles its step; ours is bound by the fixed cost of about "
-    "forty calls a step at one negative.",
+    "alone costs more than its epoch. LensKit on one thread compiles its step; ours is bound by the fixed cost of "
+    "about forty calls a step at one negative.",
 }
 """Known reasons, shown where a goal is not met; goal 6 sets no goal for speed, so its reason is always shown."""
 HEAD = """# Benchmarks of the fast core
