@@ -8,20 +8,18 @@ set's high-water mark of one evaluation in a fresh process, for 5,000 users and 
 users and the metrics of each are their own.
 """
 
-import inspect
-
 import torch
 from common import Row, main, paired, ratio, timed, walls
-from data_sets import load
+from data_sets import SIZES, load
 from peaks import Peak, fresh
 
 from recloss.backbones.mf import MF
-from recloss.evaluation import evaluate
+from recloss.evaluation import block_size, evaluate
 from recloss.interactions import Interactions
 from recloss.metrics import METRICS
 
 WANTED = 2.0
-BLOCK = inspect.signature(evaluate).parameters["users_per_block"].default
+BLOCK = block_size(SIZES["gowalla-40988"][1])
 LARGE, DIM, CUTOFFS, MANY_CUTOFFS = 1024, 64, (20,), (1, 5, 10, 20)
 
 

@@ -56,6 +56,11 @@ def item_order(n_items: int) -> Tensor:
     return torch.argsort(row_states(_TIE_KEY, torch.arange(n_items)), stable=True)
 
 
+def block_size(n_items: int) -> int:
+    """Users scored at once: 512, or fewer where their scores of all items would take more than 128 MB."""
+    return max(1, min(512, 2**25 // n_items))
+
+
 @torch.no_grad()
 def evaluate(
     backbone: Backbone,
@@ -63,7 +68,7 @@ def evaluate(
     relevant: Interactions,
     hidden: Sequence[Interactions],
     cutoffs: Sequence[int],
-    users_per_block: int = 128,
+    users_per_block: int | None = None,
 ) -> UserMetrics:
     """Rank all items for every user with a relevant item, and measure the top K.
 
@@ -76,7 +81,8 @@ def evaluate(
         relevant: validation or test interactions.
         hidden: interactions that leave the candidate list (the training positives).
         cutoffs: the K of each metric.
-        users_per_block: users scored at once; bounds the memory to ``users_per_block * n_items`` scores.
+        users_per_block: users scored at once; bounds the memory to ``users_per_block * n_items`` scores; by default
+            ``block_size``.
 
     Raises:
         ValueError: if a K is not in 1 .. n_items, no user has a relevant item, or the backbone is of another size.
@@ -100,6 +106,7 @@ def evaluate(
     v_ID = v_ID[order]
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     names = [metric_name(m, k) for k in cutoffs for m in METRICS]
+    users_per_block = users_per_block or block_size(len(v_ID))
     buffer = u_UD.new_empty(min(users_per_block, len(users)), len(v_ID))
     table = torch.zeros(len(users), len(names), dtype=torch.float64, device=users.device)
     for start in range(rank * users_per_block, len(users), world * users_per_block):

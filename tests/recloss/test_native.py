@@ -20,8 +20,9 @@ CURVES = Path(__file__).parents[1] / "golden" / "curves.json"
 
 
 def ask(**environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RECLOSS_NATIVE", "CC")}
     said = subprocess.run(
-        [sys.executable, "-c", ASK], capture_output=True, text=True, env=os.environ | environment, check=True
+        [sys.executable, "-c", ASK], capture_output=True, text=True, env=inherited | environment, check=True
     )
     assert said.stderr == ""
     return said.stdout.strip()
