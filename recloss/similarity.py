@@ -45,6 +45,7 @@ def sampled_scores(u_BD: Tensor, v_ID: Tensor, items_BM: Tensor) -> Tensor:
     scored by a matrix product of the items that there are.
     """
     B, M = items_BM.shape
+    items_BM = items_BM.to(torch.int64)
     if B > 1 and items_BM.stride(0) == 0:
         return u_BD @ v_ID[items_BM[0]].T
     if len(v_ID) <= _DENSE_UP_TO * M:
@@ -56,6 +57,7 @@ def sampled_scores(u_BD: Tensor, v_ID: Tensor, items_BM: Tensor) -> Tensor:
 
 def pair_scores(u_BD: Tensor, v_ID: Tensor, items_B: Tensor, negatives_BN: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) scores of each row's item and (B, N) of its negatives, as ``sampled_scores``, in one pass each way."""
+    items_B, negatives_BN = items_B.to(torch.int64), negatives_BN.to(torch.int64)
     shared = len(u_BD) > 1 and negatives_BN.stride(0) == 0
     dense = len(v_ID) <= _DENSE_UP_TO * negatives_BN.shape[1]
     if not shared and (dense or native.takes(u_BD, v_ID, dtypes=_REALS)):

@@ -91,8 +91,10 @@ class UniformNegatives(OutsidePositives):
         train = self.train
         if users.device.type != "cpu" or native.kernel() == "torch":
             return super().sample(users, positions, n, key, batch)
+        if len(users) and not 0 <= int(users.min()) <= int(users.max()) < train.n_users:
+            raise IndexError(f"users must lie in 0..{train.n_users - 1}, got {int(users.min())}..{int(users.max())}")
         draws = torch.empty(len(users), n, dtype=torch.int64)
-        rows = users.contiguous(), positions.contiguous(), train.offsets, train.item
+        rows = (*(x.to(torch.int64).contiguous() for x in (users, positions)), train.offsets, train.item)
         if native.call("uniform_negatives", *rows, draws, key, train.n_items, len(users), n):
             raise MemoryError(f"no memory for a bit per item of {train.n_items}")
         return draws

@@ -65,6 +65,40 @@ def test_it_is_built_once_and_by_several_processes_at_a_time(tmp_path, kernels):
     assert built.stat().st_mtime_ns == before
 
 
+GRADIENTS = """
+import torch
+from recloss import native
+from recloss.similarity import sampled_scores
+
+torch.set_num_threads(4)
+u = torch.randn(64, 8, dtype=torch.float64, requires_grad=True)
+v = torch.randn(90, 8, dtype=torch.float64, requires_grad=True)
+items = torch.randint(90, (64, 16))
+for _ in range(3):  # freed blocks of an earlier round are what an unwritten part would hold
+    found = torch.autograd.grad(sampled_scores(u, v, items).square().sum(), (u, v))
+    right = torch.autograd.grad((u @ v.T).gather(1, items).square().sum(), (u, v))
+    torch.testing.assert_close(found, right)
+print(native.kernel())
+"""
+
+
+@pytest.mark.parametrize("limit", ["no OpenMP", "a limit of one thread"])
+def test_fewer_threads_than_torch_has_give_the_same_gradients(limit, tmp_path, kernels):
+    if kernels == "torch":
+        return
+    environment = os.environ | {"RECLOSS_CACHE": str(tmp_path)}
+    if limit == "no OpenMP":  # a compiler that, like Apple's, does not know the option
+        compiler = tmp_path / "cc"
+        compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
+        compiler.chmod(0o755)
+        environment["CC"] = str(compiler)
+    else:
+        environment["OMP_THREAD_LIMIT"] = "1"
+    command = [sys.executable, "-c", GRADIENTS]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (said.stdout.strip(), said.returncode) == ("native", 0), said.stderr
+
+
 def planted() -> tuple[Interactions, Interactions]:
     generator = torch.Generator().manual_seed(0)
     liked = torch.rand(50, 90, generator=generator) < 0.05

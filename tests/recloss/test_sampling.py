@@ -431,3 +431,17 @@ def test_training_gives_the_loss_the_draws_of_its_sampler_and_their_log_q(kind):
             assert bool(log_q.isfinite().all())
             step += 1
     assert step == len(seen)
+
+
+@pytest.mark.parametrize("user", [-1, 3])
+def test_a_user_who_is_not_there_is_refused(user):
+    train = interactions([[0], [1], [2]], 9)
+    with pytest.raises((IndexError, ValueError)):
+        UniformNegatives(train).sample(torch.tensor([0, user]), torch.arange(2), 4, key=1)
+
+
+def test_users_of_another_integer_type_draw_the_same():
+    train = interactions([[0], [1], [2]], 9)
+    sampler, users = UniformNegatives(train), torch.tensor([2, 0, 1])
+    expected = sampler.sample(users, torch.arange(3), 50, key=1)
+    assert torch.equal(sampler.sample(users.int(), torch.arange(3), 50, key=1), expected)

@@ -180,3 +180,9 @@ def test_an_unknown_similarity_is_named():
 
 def test_choices_lists_what_is_accepted_when_nothing_is_near():
     assert choices("loss", "zzzz", ["b", "a"]) == "unknown loss 'zzzz'; (accepted: a, b)"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_items_of_another_integer_type_score_the_same(route):
+    u, v, items = tables(*ROUTES[route])
+    assert torch.equal(sampled_scores(u, v, items.int()), sampled_scores(u, v, items))
