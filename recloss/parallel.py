@@ -42,7 +42,7 @@ class Shard:
         offsets = train.offsets.cpu()
         goals = len(train) * torch.arange(1, world) // world
         bounds = [0, *torch.searchsorted(offsets, goals).tolist(), train.n_users]
-        self.world = world
+        self.world, self._train = world, train
         self._ranges = [slice(first, last) for first, last in pairwise(bounds)]
         self.users = self._ranges[rank]
         self.pairs = slice(int(offsets[self.users.start]), int(offsets[self.users.stop]))
@@ -52,8 +52,10 @@ class Shard:
         mine = ((order >= self.pairs.start) & (order < self.pairs.stop)).nonzero().flatten()
         starts = range(0, len(order), size)
         cuts = torch.searchsorted(mine, torch.tensor([*starts, len(order)], device=mine.device)).tolist()
+        users, items = self._train.user[order], self._train.item[order]
         for start, (first, last) in zip(starts, pairwise(cuts), strict=True):
-            yield Rows(order[start : start + size], start, mine[first:last] - start, self.world)
+            batch = slice(start, start + size)
+            yield Rows(order[batch], users[batch], items[batch], start, mine[first:last] - start, self.world)
 
     def own(self, rows: Tensor) -> Tensor:
         """The rank's users' part of (n_users, ...) ``rows``: a view without gradient."""
@@ -83,25 +85,28 @@ class Rows:
     A rank without rows computes the batch's first with weight 0, so that all ranks take the same steps and draws.
 
     Attributes:
-        batch: (B',) the pairs of the whole batch.
+        batch_users, batch_items: (B',) of the whole batch.
         start: position of its first row in the epoch.
-        own: (B,) the rank's pairs.
+        pairs, users, items: (B,) the rank's.
         positions: (B,) their positions in the epoch.
         share: weight of their mean in the mean over the batch.
     """
 
-    def __init__(self, batch: Tensor, start: int, places: Tensor, world: int) -> None:
-        self.batch, self.start, self.share = batch, start, len(places) / len(batch)
+    def __init__(self, pairs: Tensor, users: Tensor, items: Tensor, start: int, places: Tensor, world: int) -> None:
+        self.batch_users, self.batch_items, self.start = users, items, start
+        self.share = len(places) / len(pairs)
         self._places, self._world = places, world
         computed = places if len(places) else places.new_zeros(1)
-        self.own, self.positions = batch[computed], start + computed
+        self.positions = start + computed
+        all_of_them = len(places) == len(pairs)
+        self.pairs, self.users, self.items = (x if all_of_them else x[computed] for x in (pairs, users, items))
 
     def gather(self, rows: Tensor) -> Tensor:
         """The whole batch's rows (see ``Batch.gather``)."""
         rows = rows.detach()
         if self._world == 1:
             return rows
-        whole = rows.new_zeros(len(self.batch), *rows.shape[1:])
+        whole = rows.new_zeros(len(self.batch_users), *rows.shape[1:])
         whole[self._places] = rows[: len(self._places)]
         dist.all_reduce(whole)
         return whole

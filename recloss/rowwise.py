@@ -10,14 +10,14 @@ from recloss import native
 def logsumexp_rows(x: Tensor, tau: float) -> Tensor:
     """(B,) ``log sum_j exp(x_bj / tau)`` of (B, N) ``x``."""
     if native.takes(x):
-        return _LogSumExp.apply(x.contiguous(), tau)
+        return _LogSumExp.apply(x.contiguous(), None, tau)
     return (x / tau).logsumexp(1)
 
 
 def logsigmoid_rows(x: Tensor, shift: Tensor, tau: float) -> Tensor:
     """(B,) ``log sum_j sigmoid(x_bj - shift_b)^(1 / tau)`` of (B, N) ``x`` and (B,) ``shift``."""
     if native.takes(x, shift):
-        return _LogSigmoid.apply(x.contiguous(), shift.contiguous(), tau)
+        return _LogSumExp.apply(x.contiguous(), shift.contiguous(), tau)
     return (F.logsigmoid(x - shift[:, None]) / tau).logsumexp(1)
 
 
@@ -34,25 +34,13 @@ def pinball_rows(x: Tensor, beta: Tensor, share: float) -> Tensor:
 
 
 class _LogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, tau):  # type: ignore[no-untyped-def]
-        out, weight = x.new_empty(len(x)), torch.empty_like(x)
-        native.call("logsumexp_rows", x, out, weight, float(tau), *x.shape)
-        ctx.save_for_backward(weight)
-        return out
+    """Of rows as they are, or with a shift of their log-sigmoids; the kernel gives the weights of the gradient too."""
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (weight,) = ctx.saved_tensors
-        return weight * grad[:, None], None
-
-
-class _LogSigmoid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shift, tau):  # type: ignore[no-untyped-def]
         out, weight = x.new_empty(len(x)), torch.empty_like(x)
-        native.call("logsigmoid_rows", x, shift, out, weight, float(tau), *x.shape)
+        name, given = ("logsumexp_rows", (x,)) if shift is None else ("logsigmoid_rows", (x, shift))
+        native.call(name, *given, out, weight, float(tau), *x.shape)
         ctx.save_for_backward(weight)
         return out
 

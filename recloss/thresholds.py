@@ -5,7 +5,7 @@ and hands its hook and parameter groups on. `recloss.losses.base.ThresholdLoss` 
 """
 
 import inspect
-from abc import ABC
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -49,7 +49,6 @@ class Threshold(nn.Module, ABC):
         """Optimiser groups of its parameters."""
         return []
 
-    @torch.no_grad()
     def on_epoch_start(self, context: Context) -> None:
         """Called before each epoch."""
 
@@ -106,7 +105,28 @@ class RegressionThreshold(Threshold):
         return ((of_pos + weight * pinball_rows(neg, beta, share)) / self.n_items).mean()
 
 
-class MonteCarloThreshold(Threshold):
+class _Refreshed(Threshold):
+    """Base of the estimators that look at all users in every ``refresh``-th epoch."""
+
+    def __init__(self, n_users: int, n_items: int, *, k: int, refresh: int = 5) -> None:
+        super().__init__(n_users, n_items, k=k)
+        self.refresh = refresh
+        self.register_buffer("value", torch.zeros(n_users))
+
+    @torch.no_grad()
+    def on_epoch_start(self, context: Context) -> None:
+        """Estimate all users' thresholds in epochs that are multiples of ``refresh``."""
+        if context.epoch % self.refresh:
+            return
+        for users in torch.arange(len(self.value), device=self.value.device).split(_USERS_PER_BLOCK):
+            self.value[users] = self.estimate(context, users).to(self.value.dtype)
+
+    @abstractmethod
+    def estimate(self, context: Context, users: Tensor) -> Tensor:
+        """(B,) thresholds of a block of users."""
+
+
+class MonteCarloThreshold(_Refreshed):
     """K-th largest score among all of a user's training positives and fresh sampled negatives (duplicates count).
 
     Biased low on purpose when the user has fewer than K positives. With fewer than K candidates the lowest is taken.
@@ -123,24 +143,19 @@ class MonteCarloThreshold(Threshold):
     kind = "monte_carlo"
 
     def __init__(self, n_users: int, n_items: int, *, k: int, refresh: int = 5, samples: int = 1000) -> None:
-        super().__init__(n_users, n_items, k=k)
-        self.refresh, self.samples = refresh, samples
-        self.register_buffer("value", torch.zeros(n_users))
+        super().__init__(n_users, n_items, k=k, refresh=refresh)
+        self.samples = samples
 
-    @torch.no_grad()
-    def on_epoch_start(self, context: Context) -> None:
-        """Estimate all users' thresholds in epochs that are multiples of ``refresh``."""
-        if context.epoch % self.refresh:
-            return
-        for users in _blocks(self.value):
-            scores = context.scores(users)
-            positives = context.train.of(users)
-            positives = positives.with_values(scores[positives.rows, positives.values])
-            neg = scores.gather(1, context.negatives(users, self.samples, "threshold"))
-            self.value[users] = kth_largest(positives, neg, self.k).to(self.value.dtype)
+    def estimate(self, context: Context, users: Tensor) -> Tensor:
+        """The K-th largest of positives and samples."""
+        scores = context.scores(users)
+        positives = context.train.of(users)
+        positives = positives.with_values(scores[positives.rows, positives.values])
+        neg = scores.gather(1, context.negatives(users, self.samples, "threshold"))
+        return kth_largest(positives, neg, self.k)
 
 
-class ExactThreshold(Threshold):
+class ExactThreshold(_Refreshed):
     """K-th largest score over all items, positives included; blocks of users bound the memory.
 
     State: ``value``, a buffer, overwritten at the start of every ``refresh``-th epoch, alike on all ranks.
@@ -153,19 +168,9 @@ class ExactThreshold(Threshold):
 
     kind = "exact"
 
-    def __init__(self, n_users: int, n_items: int, *, k: int, refresh: int = 5) -> None:
-        super().__init__(n_users, n_items, k=k)
-        self.refresh = refresh
-        self.register_buffer("value", torch.zeros(n_users))
-
-    @torch.no_grad()
-    def on_epoch_start(self, context: Context) -> None:
-        """Rank all items for every user in epochs that are multiples of ``refresh``."""
-        if context.epoch % self.refresh:
-            return
-        for users in _blocks(self.value):
-            best = context.scores(users).topk(self.k, dim=1, sorted=False).values
-            self.value[users] = best.amin(1).to(self.value.dtype)
+    def estimate(self, context: Context, users: Tensor) -> Tensor:
+        """The K-th largest of all items."""
+        return context.scores(users).topk(self.k, dim=1, sorted=False).values.amin(1)
 
 
 class SmoothedThreshold(Threshold):
@@ -202,10 +207,6 @@ class SmoothedThreshold(Threshold):
         share = torch.sigmoid((scores - beta[:, None]) / self._TAU).mean(1)
         gradient = self.k / self.n_items + self._DECAY * beta - share
         self.value.index_add_(0, batch.gather(batch.user), batch.gather(gradient).to(self.value.dtype), alpha=-self.lr)
-
-
-def _blocks(value: Tensor) -> tuple[Tensor, ...]:
-    return torch.arange(len(value), device=value.device).split(_USERS_PER_BLOCK)
 
 
 THRESHOLDS: dict[str, type[Threshold]] = {

@@ -209,11 +209,11 @@ class _Loop:
         key = stream_key(seed, self.epoch, f"negatives {number}")
         losses = []
         for rows in self.shard.batches(order, size):
-            whole = WholeBatch(self.train.item[rows.batch], rows.start)
             n = self.settings.negatives if self.loss.sampled else 0
-            negatives = self.sampler.sample(self.train.user[rows.own], rows.positions, n, key, whole)
+            whole = WholeBatch(rows.batch_items, rows.start)
+            negatives = self.sampler.sample(rows.users, rows.positions, n, key, whole)
             for phase in phases:
-                losses.append(self._step(phase, rows, negatives) * len(rows.batch))
+                losses.append(self._step(phase, rows, negatives) * len(rows.batch_items))
         summed = torch.stack(losses)
         if self.world > 1:
             dist.all_reduce(summed)
@@ -242,17 +242,15 @@ class _Loop:
 
     def _loss(self, phase: Phase, rows: Rows, negatives: Tensor) -> Tensor:
         """This rank's part of the loss of the batch; the parts of all ranks add up to it."""
-        users, items = self.train.user[rows.own], self.train.item[rows.own]
         user_table, item_table = self.backbone.embed()
-        u_BD = prepare(F.embedding(users, user_table), self.loss.similarity)
+        u_BD = prepare(F.embedding(rows.users, user_table), self.loss.similarity)
         v_ID = prepare(item_table, self.loss.similarity)
-        pos, neg = pair_scores(u_BD, v_ID, items, negatives)
-        scored = Scored(users, items, negatives, rows.own, self.train, self.sampler, u_BD, v_ID)
+        pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
+        scored = Scored(rows.users, rows.items, negatives, rows.pairs, self.train, self.sampler, u_BD, v_ID)
         optional = {name: FIELDS[name](scored) for name in self.loss.needs}
         loss = self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
         if phase.trains is None or "model" in phase.trains:
-            whole = rows.batch
-            auxiliary = self.backbone.auxiliary_loss(self.train.user[whole], self.train.item[whole])
+            auxiliary = self.backbone.auxiliary_loss(rows.batch_users, rows.batch_items)
             loss = loss if auxiliary is None else loss + auxiliary / self.world
         return loss
 

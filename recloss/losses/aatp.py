@@ -44,21 +44,6 @@ class AATP(ThresholdLoss):
     title = "AATP"
     needs = frozenset({"user"})
 
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        *,
-        k: int = 20,
-        threshold: str = "regression",
-        threshold_lr: float = 1e-3,
-        refresh: int = 5,
-        samples: int = 1000,
-    ) -> None:
-        super().__init__(
-            n_users, n_items, k=k, threshold=threshold, threshold_lr=threshold_lr, refresh=refresh, samples=samples
-        )
-
     def compute(self, batch: Batch) -> Tensor:
         """Mean of ``aatp`` over the batch, plus the threshold's own loss where it has one."""
         assert batch.user is not None

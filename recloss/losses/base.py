@@ -144,7 +144,15 @@ class ThresholdLoss(Loss, ABC):
     """
 
     def __init__(
-        self, n_users: int, n_items: int, *, k: int, threshold: str, threshold_lr: float, refresh: int, samples: int
+        self,
+        n_users: int,
+        n_items: int,
+        *,
+        k: int = 20,
+        threshold: str = "regression",
+        threshold_lr: float = 1e-3,
+        refresh: int = 5,
+        samples: int = 1000,
     ) -> None:
         super().__init__()
         self.threshold = build_threshold(

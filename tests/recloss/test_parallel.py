@@ -44,14 +44,17 @@ def test_the_rows_of_all_ranks_are_the_batch(degrees, world, size):
         whole = order[start : start + size]
         seen = torch.zeros(len(whole), dtype=torch.int64)
         for rows, shard in zip(ranks, shards, strict=True):
-            assert torch.equal(rows.batch, whole)
+            assert torch.equal(rows.batch_users, train.user[whole])
+            assert torch.equal(rows.batch_items, train.item[whole])
             assert rows.start == start
-            assert len(rows.own), "a rank without rows computes one with weight 0"
-            assert torch.equal(order[rows.positions], rows.own)
+            assert len(rows.pairs), "a rank without rows computes one with weight 0"
+            assert torch.equal(order[rows.positions], rows.pairs)
+            assert torch.equal(train.user[rows.pairs], rows.users)
+            assert torch.equal(train.item[rows.pairs], rows.items)
             if rows.share:
-                assert rows.share == len(rows.own) / len(whole)
+                assert rows.share == len(rows.pairs) / len(whole)
                 assert bool((rows.positions.diff() > 0).all()), "in the order of the batch"
-                assert all(shard.users.start <= u < shard.users.stop for u in train.user[rows.own].tolist())
+                assert all(shard.users.start <= u < shard.users.stop for u in train.user[rows.pairs].tolist())
                 seen[rows.positions - start] += 1
         assert bool((seen == 1).all())
         assert sum(rows.share for rows in ranks) == pytest.approx(1)

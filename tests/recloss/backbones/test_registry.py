@@ -79,3 +79,21 @@ def test_the_search_space_parses_and_every_point_of_it_is_a_backbone(name):
     for point in itertools.product(*(space.space[key] for key in own)):
         params = {key.removeprefix("backbone."): value for key, value in zip(own, point, strict=True)}
         assert isinstance(backbones.build(name, params, TRAIN, seed=0), BACKBONES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("mf", {"dim": 64, "init": "normal"}),
+        ("lightgcn", {"dim": 64, "layers": 2, "init": "normal"}),
+        (
+            "xsimgcl",
+            {"layers": 3, "noise": 0.1, "contrast_layer": 1, "contrast_tau": 0.1, "init": "xavier_uniform"},
+        ),
+        ("ncf", {"hidden": (32, 16, 8)}),
+        ("simplex", {"gate": 0.5}),
+    ],
+)
+def test_the_defaults_are_the_papers(name, defaults):
+    parameters = inspect.signature(BACKBONES[name]).parameters
+    assert {key: parameters[key].default for key in defaults} == defaults

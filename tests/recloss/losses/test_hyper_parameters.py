@@ -108,3 +108,32 @@ def test_a_value_out_of_range_is_named(name, parameter):
     for value in refused:
         with pytest.raises(ValueError, match=rf"^{parameter} must .*{value}"):
             build(name, {parameter: value}, **SIZES, seed=0)
+
+
+SPECIFIED = {
+    "advinfonce": {"neg_weight": 64.0, "adv_lr": 5e-5},
+    "aatp": {"k": 20, "threshold": "regression", "threshold_lr": 1e-3},
+    "bsl": {"variant": "bilateral"},
+    "ccl": {"margin": 0.7},
+    "drrl": {"beta_lr": 1e-3, "beta_init": 0.7, "eps": 0.0, "solver": "sgd", "scope": "user"},
+    "lambdaloss": {"variant": "paper", "rank_rescale": "affine", "ranks": "all"},
+    "lambdalossatk": {"k": 20, "variant": "paper", "rank_rescale": "affine", "ranks": "all"},
+    "llpauc": {"ascend": True},
+    "psl": {"activation": "tanh"},
+    "rsatk": {"k": 20, "rank_scale": False},
+    "sl": {"include_positive": False, "reduce": "sum", "over": "sampled", "log_q": False},
+    "slatk": {"tau_weight": 2.25, "k": 20, "threshold": "monte_carlo", "samples": 1000},
+    "smoothiatk": {"k": 20, "variant": "per_item"},
+    "sogclr": {"ema": 0.9},
+    "sogslatk": {"tau_weight": 2.25, "ema": 0.9, "k": 20},
+    "song": {"margin": 1.0, "idcg": True},
+    "songatk": {"margin": 1.0, "sharpness": 2.0, "k": 20, "threshold": "smoothed"},
+    "talos": {"k": 20, "variant": "full", "threshold": "regression", "threshold_lr": 1e-3},
+}
+"""Defaults that a paper or its code fixes."""
+
+
+@pytest.mark.parametrize("name", SPECIFIED)
+def test_the_defaults_are_the_papers(name):
+    parameters = inspect.signature(LOSSES[name]).parameters
+    assert {key: parameters[key].default for key in SPECIFIED[name]} == SPECIFIED[name]
