@@ -6,24 +6,22 @@ Running it again skips what is finished, resumes what was cut off and runs what 
 import fcntl
 import os
 import socket
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines import journal
 from pipelines.cluster import connected
-from pipelines.fetch import fetch
 from pipelines.plan import Cell, plan
-from pipelines.prepare import Prepared, load, prepare
-from pipelines.progress import Say, SweepProgress
-from pipelines.settings import DataSettings, PrepareSettings, SweepSettings, Trial
+from pipelines.prepare import Prepared
+from pipelines.progress import SweepProgress
+from pipelines.selection import Selected, select
+from pipelines.settings import SweepSettings, Trial
+from pipelines.sweep_data import prepare_data
 from pipelines.tracking import Tracker, open_tracker
 from pipelines.train import MODEL, TEST_USERS, check_fits, status
 from pipelines.trials import Task, run_tasks
@@ -32,15 +30,6 @@ from recloss.errors import InputError
 LOCK, CONFIG = "driver.lock", "trial.json"
 RECORD_SECONDS = 10
 """The tracking store follows a running trial at most this often; a write takes a tenth of a second."""
-
-
-@dataclass(frozen=True)
-class Selected:
-    """The configuration that a cell's search selected: its grid trials and their mean validation metric."""
-
-    cell: Cell
-    trials: tuple[Trial, ...]
-    value: float
 
 
 def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces: Path | None, console: Console) -> bool:
@@ -178,49 +167,6 @@ class _Driver:
 
     def _record(self, folder: Path, stage: str) -> None:
         self.tracker.record_trial(folder, data_name=self.data_names[folder.absolute()], stage=stage)  # type: ignore[arg-type]
-
-
-def select(cell: Cell, folder: Path) -> Selected | None:
-    """The grid point with the best validation metric, averaged over the grid seeds; the earlier one of equals.
-
-    A grid point of which a seed has failed is out; ``None`` if every one is.
-    """
-    by_point: dict[str, list[Trial]] = {}
-    for trial in cell.grid:
-        by_point.setdefault(trial.model_copy(update={"seed": 0}).hash, []).append(trial)
-    best = None
-    for trials in by_point.values():
-        finishes = [journal.last(journal.read(folder / trial.hash), "finish") for trial in trials]
-        if all(finishes):
-            value = statistics.fmean(finish["best"] for finish in finishes if finish)
-            if best is None or value > best.value:
-                best = Selected(cell, tuple(trials), value)
-    return best
-
-
-def prepare_data(data: DataSettings, say: Say) -> Prepared:
-    """The prepared dataset of a sweep, made now if its folder is missing.
-
-    Raises:
-        InputError: if it can neither be loaded nor made, or was prepared with other settings.
-    """
-    settings = data.prepare or PrepareSettings()
-    if (data.path / "manifest.json").exists():
-        found = load(data.path)
-        if data.prepare and found.manifest["settings"] != settings.content():
-            raise InputError(
-                f"{data.path}: prepared with other settings than data {data.name!r} of the sweep; "
-                "remove the folder or give another 'path'"
-            )
-        return found
-    if not (data.fetch or data.raw):
-        raise InputError(
-            f"{data.path}: no prepared dataset; give 'fetch' or 'raw' for data {data.name!r}, or prepare it first"
-        )
-    raw = fetch(data.fetch, on_step=say) if data.fetch else data.raw
-    assert raw is not None
-    prepare(raw, data.path, settings, on_step=say)
-    return load(data.path)
 
 
 @contextmanager

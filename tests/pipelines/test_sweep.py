@@ -16,7 +16,8 @@ from rich.console import Console
 from pipelines import journal
 from pipelines.report import build_table
 from pipelines.settings import SweepSettings, parse
-from pipelines.sweep import LOCK, prepare_data, run_sweep
+from pipelines.sweep import LOCK, run_sweep
+from pipelines.sweep_data import prepare_data
 from pipelines.tracking import read_results
 from pipelines.train import TEST_USERS
 from recloss.errors import InputError

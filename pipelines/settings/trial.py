@@ -1,16 +1,15 @@
-"""Every YAML file and command-line option as a pydantic model; nothing else parses configuration."""
+"""A trial: one configuration on one seed, and how dotted settings become one."""
 
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
+from pipelines.settings.base import Settings, parse
 from recloss import backbones, losses, sampling
 from recloss.errors import InputError, choices
 from recloss.evaluation import TIE_RULE
@@ -21,47 +20,11 @@ RESULT_VERSION = 1
 """Part of every trial's identity: raise it when the same settings give other numbers."""
 
 
-class Settings(BaseModel):
-    """Base of every model: unknown keys are refused, values never change after parsing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-
-class Columns(Settings):
-    """Names of the columns of a CSV or Parquet log; ``rating`` and ``timestamp`` may be absent."""
-
-    user: str = "user"
-    item: str = "item"
-    rating: str | None = None
-    timestamp: str | None = None
-
-
-class PrepareSettings(Settings):
-    """How a raw log becomes a prepared dataset; recorded in its manifest."""
-
-    format: Literal["movielens", "csv", "parquet", "auto"] = "auto"
-    columns: Columns = Columns()
-    min_rating: float | None = None
-    """Interactions with a lower rating are dropped; needs a rating column."""
-    k_core: int = Field(default=1, ge=1)
-    """Every user and item keeps at least this many interactions (iterated to the fixed point); 1 keeps all."""
-    split: Literal["iid"] = "iid"
-    test_ratio: float = Field(default=0.2, gt=0, lt=1)
-    """Per user, ceil(test_ratio * n) interactions are test ..."""
-    valid_ratio: float = Field(default=0.1, gt=0, lt=1)
-    """... and ceil(valid_ratio * rest) are validation."""
-    split_seed: int = Field(default=0, ge=0)
-
-    def content(self) -> dict[str, Any]:
-        """What determines the prepared dataset: everything but how the format was named."""
-        return self.model_dump(mode="json", exclude={"format"})
-
-
 class ComponentSettings(Settings):
     """A backbone, a loss or a sampler by name, with every hyper-parameter resolved."""
 
     name: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class OptimSettings(Settings):
@@ -157,160 +120,6 @@ SECTIONS: dict[str, type[Settings]] = {
     "train": TrainSettings,
     "protocol": ProtocolSettings,
 }
-
-
-class DataSettings(Settings):
-    """A prepared dataset of a sweep, and how to make it where it is missing."""
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    path: Path
-    fetch: str | None = None
-    """Name of a public data set (``recloss data list``)."""
-    raw: Path | None = None
-    """A raw log of the user's own."""
-    prepare: PrepareSettings | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.fetch and self.raw:
-            raise ValueError(f"data {self.name!r}: give either 'fetch' or 'raw', not both")
-        if self.prepare and not (self.fetch or self.raw):
-            raise ValueError(f"data {self.name!r}: 'prepare' needs 'raw' (a file) or 'fetch' (a public data set)")
-        return self
-
-
-class ResourceSettings(Settings):
-    """What one trial occupies."""
-
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
-    workers: int = Field(default=1, ge=1)
-    """Data-parallel processes of one trial, each with ``cpus`` and ``gpus``."""
-
-
-class BudgetSettings(Settings):
-    """Limits of the search."""
-
-    trials_per_cell: int | None = Field(default=None, ge=1)
-    """Refuse a sweep in which a cell has more grid points than this."""
-
-
-class SweepSettings(Settings):
-    """A sweep file: data sets x backbones x losses x grid, how to search and what it may cost."""
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    data: tuple[DataSettings, ...] = Field(min_length=1)
-    backbones: dict[str, dict[str, Any]] = Field(min_length=1)
-    losses: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Per loss, dotted settings: a list is a grid axis, a scalar is fixed; other axes come from the loss's own file."""
-    settings: dict[str, Any] = {}
-    """Dotted settings shared by every trial: ``optim.*``, ``train.*``, ``sampler``, ... (a loss's preset wins)."""
-    search: Literal["grid"] = "grid"
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Seeds of the grid trials; selection averages over them."""
-    confirm_seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
-    """Seeds on which a cell's selected configuration is trained again and scored on test."""
-    baselines: tuple[str, ...] = ()
-    budget: BudgetSettings = BudgetSettings()
-    resources: ResourceSettings = ResourceSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_sections(cls, raw: Any) -> Any:
-        """``sl:`` without a value means the loss's own space."""
-        if isinstance(raw, dict):
-            for key in ("backbones", "losses"):
-                if isinstance(raw.get(key), dict):
-                    raw = raw | {key: {name: section or {} for name, section in raw[key].items()}}
-        return raw
-
-    @model_validator(mode="after")
-    def _names(self) -> Self:
-        for name in self.backbones:
-            backbones.get(name)
-        for name in self.losses:
-            losses.get(name)
-        for name in self.baselines:
-            if name not in self.losses:
-                raise InputError(f"baselines: {choices('loss of this sweep', name, self.losses)}")
-        if len({data.name for data in self.data}) < len(self.data):
-            raise ValueError("data: two entries have the same name")
-        for kind, seeds in (("seeds", self.seeds), ("confirm_seeds", self.confirm_seeds)):
-            if len(set(seeds)) < len(seeds):
-                raise ValueError(f"{kind}: {list(seeds)} names a seed twice")
-        return self
-
-
-class SpaceSettings(Settings):
-    """A file in ``tune_spaces/losses`` or ``backbones``: where its grid is from, what it presets, its axes."""
-
-    source: str
-    preset: dict[str, Any] = {}
-    space: dict[str, list[Any]] = {}
-
-
-M = TypeVar("M", bound=Settings)
-
-
-def parse(model: type[M], raw: Any, where: str) -> M:
-    """Validate ``raw``; the first violation becomes one line that starts with ``where``.
-
-    Raises:
-        InputError: naming the offending key and what is accepted.
-    """
-    if not isinstance(raw, Mapping):
-        raise InputError(f"{where}: expected a mapping of settings, got {type(raw).__name__}")
-    try:
-        return model.model_validate(dict(raw))
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = first["loc"]
-        if first["type"] == "extra_forbidden":
-            *owner, unknown = location
-            location = tuple(owner)
-            message = choices("setting", str(unknown), _model_at(model, location).model_fields)
-        else:
-            message = f"{first['msg'].removeprefix('Value error, ')}"
-            if first["type"] != "value_error" and first["type"] != "missing":
-                message += f", got {first['input']!r}"
-        key = ".".join(str(part) for part in location)
-        raise InputError(f"{where}: {key + ': ' if key else ''}{message}") from None
-
-
-def _model_at(model: type[Settings], location: Sequence[Any]) -> type[Settings]:
-    """The model of the settings at ``location``."""
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else model
-        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_settings(a)]
-        model = nested[0] if nested else model
-    return model
-
-
-def _is_settings(annotation: Any) -> bool:
-    return inspect.isclass(annotation) and issubclass(annotation, Settings)
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file safely.
-
-    Raises:
-        InputError: naming the file and line.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
-
-
-def read(model: type[M], path: Path) -> M:
-    """Read and validate a YAML file."""
-    return parse(model, read_yaml(path), str(path))
 
 
 def component(role: str, name: str, given: Mapping[str, Any], where: str) -> ComponentSettings:

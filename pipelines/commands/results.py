@@ -1,0 +1,57 @@
+"""`recloss report`, `recloss ui` and `recloss doctor`: what was found, and what works here."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import click
+
+from pipelines.commands.base import STORAGE, TRACKING, new_console, recloss, store
+
+
+@recloss.command()
+@click.option("--experiment", required=True, help="Name of the sweep.")
+@click.option("--format", "formats", default="md,csv", show_default=True, help="Comma-separated: md, csv.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("report"),
+    show_default=True,
+    help="Folder.",
+)
+@STORAGE
+@TRACKING
+def report(experiment: str, formats: str, out: Path, storage: Path, tracking_uri: str | None) -> None:
+    """Rebuild the comparison table of a sweep from the tracking store alone."""
+    from pipelines.report import show, write_report
+    from pipelines.tracking import read_results
+
+    results = read_results(store(tracking_uri, storage), experiment)
+    paths = write_report(results, out, [part.strip() for part in formats.split(",")])
+    console = new_console()
+    console.print(show(results))
+    for path in paths:
+        console.print(str(path), markup=False, soft_wrap=True)
+
+
+@recloss.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on 127.0.0.1.")
+@STORAGE
+@TRACKING
+def ui(port: int, storage: Path, tracking_uri: str | None) -> int:
+    """Open the MLflow UI on 127.0.0.1 until Ctrl-C."""
+    from pipelines.tracking import UI_ENVIRONMENT, ui_command
+
+    command = ui_command(store(tracking_uri, storage), port)
+    click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    return subprocess.run(command, env={**os.environ, **UI_ENVIRONMENT}, check=False).returncode
+
+
+@recloss.command()
+@STORAGE
+@TRACKING
+def doctor(storage: Path, tracking_uri: str | None) -> int:
+    """Show versions, devices, Ray, tracking store and write access: what works and what does not."""
+    from pipelines.doctor import checks, render
+
+    return 0 if render(checks(store(tracking_uri, storage), storage)) else 1

@@ -1,0 +1,96 @@
+"""`recloss train` and `recloss sweep`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from pipelines.commands.base import INTERRUPTED, SPACES, STORAGE, TRACKING, new_console, recloss, store
+from recloss.errors import InputError
+
+
+@recloss.command()
+@click.option("--data", "data_path", type=click.Path(path_type=Path), required=True, help="A prepared dataset.")
+@click.option("--backbone", default="mf", show_default=True, help="Name of the backbone.")
+@click.option("--loss", required=True, help="Name of the loss.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, such as loss.tau=0.1; repeatable.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every random draw.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Data-parallel processes.")
+@click.option("--test", is_flag=True, help="Score the test split at the end.")
+@STORAGE
+@TRACKING
+@SPACES
+def train(
+    data_path: Path, backbone: str, loss: str, settings: tuple[str, ...], seed: int, workers: int, test: bool,
+    storage: Path, tracking_uri: str | None, spaces: Path | None,
+) -> None:  # fmt: skip
+    """Train one configuration; the same command again resumes it, or shows its result."""
+    from pipelines.single import train_single
+
+    dotted = dict(_key_value(setting) for setting in settings)
+    folder = train_single(
+        data_path,
+        backbone,
+        loss,
+        dotted,
+        seed=seed,
+        workers=workers,
+        test=test,
+        storage=storage,
+        tracking_uri=store(tracking_uri, storage),
+        spaces=spaces,
+        say=click.echo,
+    )
+    click.echo(f"model: {folder / 'model.pt'}")
+
+
+def _key_value(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {setting!r}: expected KEY=VALUE, such as loss.tau=0.1")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {setting!r}: {value!r} is not a value") from None
+
+
+@recloss.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Print the cells and trials with their counts, and stop.")
+@STORAGE
+@TRACKING
+@SPACES
+def sweep(file: Path, dry_run: bool, storage: Path, tracking_uri: str | None, spaces: Path | None) -> int:
+    """Run the sweep of a YAML file; the same command again resumes it."""
+    from pipelines.settings import SweepSettings, read
+
+    settings = read(SweepSettings, file)
+    console = new_console()
+    if dry_run:
+        from pipelines.plan import describe
+
+        describe(settings, spaces, console)
+        return 0
+    from pipelines.report import show, write_report
+    from pipelines.sweep import run_sweep
+    from pipelines.tracking import read_results
+
+    uri = store(tracking_uri, storage)
+    if not run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console):
+        console.print(
+            f"interrupted; finished trials are kept. To go on: recloss sweep {file}", markup=False, soft_wrap=True
+        )
+        return INTERRUPTED
+    results = read_results(uri, settings.name)
+    console.print(show(results))
+    for path in write_report(results, storage / settings.name / "report", ["md", "csv"]):
+        console.print(str(path), markup=False, soft_wrap=True)
+    console.print(f"MLflow: recloss ui --storage {storage}", markup=False, soft_wrap=True)
+    return 0
