@@ -17,7 +17,7 @@ from pipelines import journal
 from pipelines.plan import Cell, plan
 from pipelines.settings import SweepSettings, Trial, read
 from pipelines.single import train_single
-from pipelines.sweep import prepare_data
+from pipelines.sweep_data import prepare_data
 from pipelines.train import build, training_splits
 from recloss.evaluation import evaluate
 from recloss.losses import LOSSES, get
