@@ -4,7 +4,7 @@ A benchmark makes rows, `Row`: one reading each, and where it decides a goal of 
 whether it was met. `--out FILE` writes them as a JSON list of objects with these keys; `run_all.py` makes
 RESULTS.md of them.
 
-    goal      1 .. 7
+    goal      1 .. 8
     what      what was measured
     wanted    the goal in words, "" for a reading that decides none
     measured  the reading in words
@@ -162,16 +162,18 @@ def _jiffies() -> tuple[int, int]:
     return idle + wait, user + nice + system + idle + wait + sum(more)
 
 
-def main(benchmark: Callable[[bool], list[Row]], about: str | None) -> None:
-    """The command line of a benchmark: ``[--quick] [--out FILE]``."""
+def main(benchmark: Callable[..., list[Row]], about: str | None, **options: dict[str, Any]) -> None:
+    """The command line of a benchmark: ``[--quick] [--out FILE]`` and its own options, which it gets by their names."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
     parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    for name, about_option in options.items():
+        parser.add_argument(f"--{name}", **about_option)
     arguments = parser.parse_args()
     for name, value in machine().items():
         print(f"{name}: {value}")
     print(f"before: {Others.now()}", flush=True)
-    rows = benchmark(arguments.quick)
+    rows = benchmark(arguments.quick, **{name: getattr(arguments, name) for name in options})
     print(f"after: {Others.now()}\n")
     print(table(rows))
     if arguments.out:

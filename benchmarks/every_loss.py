@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import journal
-from pipelines.plan import Cell, plan
+from pipelines.plan import plan
+from pipelines.search.cell import Cell
 from pipelines.settings import SweepSettings, Trial, read
 from pipelines.single import train_single
 from pipelines.sweep_data import prepare_data

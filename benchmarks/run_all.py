@@ -31,6 +31,7 @@ SCRIPTS = {
     "parallel": "parallel.py",
     "peers": "peers/run.py",
     "roofline": "roofline.py",
+    "prepare": "prepare.py",
 }
 GOALS = {
     1: "training step against the naive way",
@@ -40,6 +41,7 @@ GOALS = {
     5: "LightGCN and XSimGCL",
     6: "data-parallel by user",
     7: "peers",
+    8: "preparing a raw log",
 }
 WHY = {
     2: "SmoothI@K keeps one (B, N) tensor for each of its K ranks until the backward pass. The lambda losses rank "

@@ -1,35 +1,41 @@
-"""Ray: connect to the cluster of ``RAY_ADDRESS`` or start a quiet local instance; check that a trial fits."""
+"""Ray: connect to the cluster of ``RAY_ADDRESS`` or start a quiet local instance; do its nodes share the storage?"""
 
 import logging
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from pipelines.settings import ResourceSettings
 from recloss.errors import InputError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
-"""Environment of a local instance: no telemetry, no token for a cluster that only this user can reach, no banners."""
+"""Environment of a driver: no telemetry, no banners, no files that nobody reads."""
 
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Ray for the duration of the block; an instance that is already there is used and left running."""
+    """Ray for the duration of the block; an instance that is already there is used and left running.
+
+    On Linux a local instance listens on every network interface, so it gets a token that only its own processes know
+    (unless ``RAY_AUTH_MODE`` says otherwise); a cluster has its own.
+    """
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not address and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    for name in ("ray.tune", "ray.train", "ray.data"):
+    for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it prints a trace for each process that dies
     if ray.is_initialized():
         yield
         return
@@ -41,17 +47,44 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
-def check_fits(resources: ResourceSettings) -> int:
-    """How many trials the cluster runs at once.
+def check_shared(storage: Path, data: Iterable[Path]) -> None:
+    """Every node that is alive sees this machine's storage and data at the same path.
+
+    Args:
+        storage: a folder in which a file is made for a moment.
+        data: files.
 
     Raises:
-        InputError: with the numbers, if not even one fits; Ray itself would wait for ever.
+        InputError: naming a node and what it does not see.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    have = ray.cluster_resources()
-    need = {"CPU": resources.cpus * resources.workers, "GPU": resources.gpus * resources.workers}
-    for kind, amount in need.items():
-        if amount > have.get(kind, 0):
-            raise InputError(f"resources: one trial needs {amount:g} {kind}, the Ray cluster has {have.get(kind, 0):g}")
-    return int(min(have[kind] // amount for kind, amount in need.items() if amount))
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if not others:
+        return
+    look = ray.remote(num_cpus=0)(_missing)
+    probe = storage.absolute() / f"probe-{secrets.token_hex(8)}"
+    probe.touch()
+    try:
+        paths = [str(probe), *(str(path.absolute()) for path in data)]
+        found = {
+            node["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            ).remote(paths)
+            for node in others
+        }
+        for address, missing in found.items():
+            if names := ray.get(missing):
+                folders = ", ".join(str(Path(name).parent) for name in names)
+                raise InputError(
+                    f"node {address} does not see this machine's {folders}: --storage and prepared data must be on "
+                    "storage that all nodes share, at the same path"
+                )
+    finally:
+        probe.unlink()
+
+
+def _missing(paths: list[str]) -> list[str]:
+    return [path for path in paths if not Path(path).exists()]

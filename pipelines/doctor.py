@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -74,8 +75,8 @@ def checks(tracking_uri: str, storage: Path) -> list[Check]:
     return [_guarded(name, check) for name, check in planned]
 
 
-def render(found: list[Check]) -> bool:
-    """Print the report to standard output; true if every required check is ok."""
+def render(found: list[Check], fine: str = "everything required is there") -> bool:
+    """Print the report to standard output, with ``fine`` at its end if every required check is ok; that is returned."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in found:
         bad = Text("FAIL", "bold red") if check.required else Text("warn", "yellow")
@@ -85,7 +86,7 @@ def render(found: list[Check]) -> bool:
     failed = [check.name for check in found if check.required and not check.ok]
     console = Console(highlight=False)
     console.print(table)
-    console.print(Text(f"to mend: {', '.join(failed)}" if failed else "everything required is there"))
+    console.print(Text(f"to mend: {', '.join(failed)}" if failed else fine))
     return not failed
 
 
@@ -258,7 +259,7 @@ def _child(function: Callable[[str], str], given: str, seconds: float) -> tuple[
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", program],
-            env={"RAY_AUTH_MODE": "disabled", **os.environ, **quiet, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+            env={"RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ, **quiet, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -3,11 +3,17 @@
 A trial only ever writes its own folder ``<storage>/<sweep>/<trial hash>/``; the driver reads the journals and
 writes the tracking store. One line is one event:
 
-    {"event": "start",  "time": <unix s>, "trial": {...Trial...}, "environment": {...}}
-    {"event": "valid",  "time": ..., "epoch": 5, "metrics": {"valid/ndcg_20": ..., "train/loss": ...}}
-    {"event": "finish", "time": ..., "best_epoch": 15, "best": 0.31, "epochs": 20, "seconds": 12.3}
-    {"event": "fail",   "time": ..., "error": "...", "diverged": false}
+    {"event": "start",  "time": <unix s>, "trial": {...Trial...}, "environment": {...}, "attempt": "<id>",
+                        "cost": {...}, "failures": [{"time": ..., "kind": ..., "error": ...}]}
+    {"event": "valid",  "time": ..., "epoch": 5, "metrics": {"valid/ndcg_20": ..., "train/loss": ...}, "cost": {...}}
+    {"event": "finish", "time": ..., "best_epoch": 15, "best": 0.31, "epochs": 20, "seconds": 12.3, "cost": {...}}
+    {"event": "fail",   "time": ..., "kind": "diverged", "error": "...", "cost": {...}}
+    {"event": "prune",  "time": ..., "rung": 1, "rank": 5, "of": 9, "kept": 3}
     {"event": "test",   "time": ..., "metrics": {"test/ndcg_20": ...}}
+
+The driver alone writes "prune", into the journal of a trial that does not run.
+
+"cost" (see `pipelines.cost`) is that of the whole trial so far; a start's, and its "failures", are of earlier attempts.
 """
 
 import json

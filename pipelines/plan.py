@@ -1,37 +1,23 @@
-"""From a sweep's settings to the plain list of its cells and their trials."""
+"""From a sweep's settings to the plain list of its cells and what is tried in each."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import tune_spaces
-from pipelines.settings import SpaceSettings, SweepSettings, Trial, make_trial, read
+from pipelines.search.cell import Cell
+from pipelines.search.points import distinct, part_of_grid, random_configurations
+from pipelines.search.space import Space
+from pipelines.settings import SpaceSettings, SweepSettings, read
 from recloss import backbones, losses
 from recloss.errors import InputError
 
 UNPREPARED = "not prepared"
 """Stands for the fingerprint of a data set that is planned with before it is prepared."""
-
-_PLAIN_LISTS = frozenset({"protocol.cutoffs"})
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One data set x backbone x loss, with its grid.
-
-    Attributes:
-        data: the data set's name in the sweep.
-        grid: trials of every grid point on every grid seed.
-    """
-
-    data: str
-    backbone: str
-    loss: str
-    grid: tuple[Trial, ...]
+_CORNERS = 200
+"""Configurations of a cell that are checked before TPE proposes others."""
 
 
 def plan(sweep: SweepSettings, fingerprints: Mapping[str, str], spaces: Path | None = None) -> list[Cell]:
@@ -45,10 +31,12 @@ def plan(sweep: SweepSettings, fingerprints: Mapping[str, str], spaces: Path | N
     Raises:
         InputError: naming the cell and the setting that is unknown, refused, without effect or beyond the budget.
     """
-    return [
-        _cell(sweep, data.name, fingerprints.get(data.name, UNPREPARED), backbone, loss, spaces)
-        for data, backbone, loss in itertools.product(sweep.data, sweep.backbones, sweep.losses)
-    ]
+    cells = []
+    for data, backbone in itertools.product(sweep.datasets, sweep.backbones):
+        fingerprint = fingerprints.get(data.name, UNPREPARED)
+        compared = [_cell(sweep, data.name, fingerprint, backbone, loss, spaces) for loss in sweep.losses]
+        cells += _FILLED[sweep.search.method](sweep, compared)
+    return cells
 
 
 def _cell(sweep: SweepSettings, data: str, fingerprint: str, backbone: str, loss: str, spaces: Path | None) -> Cell:
@@ -62,54 +50,66 @@ def _cell(sweep: SweepSettings, data: str, fingerprint: str, backbone: str, loss
         | sweep.backbones[backbone]
         | sweep.losses[loss]
     )
-    points = list(grid_points(dotted))
+    return Cell(data, backbone_name, loss_name, fingerprint, where, Space.of(dotted, where), sweep.seeds)
+
+
+def _filled_by_grid(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
+    """The cells of the compared losses with their grids, or with equal parts of them."""
     limit = sweep.budget.trials_per_cell
-    if limit is not None and len(points) > limit:
-        raise InputError(f"{where}: {len(points)} grid points exceed budget.trials_per_cell = {limit}")
-    trials = tuple(
-        make_trial(fingerprint, backbone_name, loss_name, point, seed=seed, where=where)
-        for point in points
-        for seed in sweep.seeds
-    )
-    return Cell(data, backbone_name, loss_name, trials)
+    points = [cell.space.grid(cell.where) for cell in cells]
+    for cell, own in zip(cells, points, strict=True):
+        if limit is not None and len(own) > limit and not sweep.budget.equal:
+            raise InputError(
+                f"{cell.where}: {len(own)} grid points exceed budget.trials_per_cell = {limit}; "
+                "with budget.equal a part of that size is tried"
+            )
+    grids = [distinct([cell.configuration(p) for p in own]) for cell, own in zip(cells, points, strict=True)]
+    count = limit or min(map(len, grids))
+    filled = []
+    for cell, grid in zip(cells, grids, strict=True):
+        notes: tuple[str, ...] = ()
+        if sweep.budget.equal and len(grid) > count:
+            seed = sweep.search.seed
+            notes = (f"an equal budget: {count} of {len(grid)} grid points, drawn with seed {seed}",)
+            grid = part_of_grid(cell, grid, count, seed)
+        elif sweep.budget.equal and len(grid) < count:
+            notes = (f"an equal budget of {count} configurations, of which its whole grid has {len(grid)}",)
+        filled.append(replace(cell, configurations=tuple(grid), size=len(grid), notes=notes))
+    return filled
+
+
+def _filled_by_draws(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
+    """The cells with random configurations."""
+    wanted, filled = sweep.search.trials, []
+    assert wanted is not None
+    for cell in cells:
+        drawn = random_configurations(cell, wanted, sweep.search.seed)
+        notes = (f"its space has {len(drawn)} configurations, less than the {wanted} trials",)
+        missing = notes if len(drawn) < wanted else ()
+        filled.append(replace(cell, configurations=tuple(drawn), size=len(drawn), notes=missing))
+    return filled
+
+
+def _filled_by_corners(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
+    """The cells with configurations that are checked before TPE proposes its own."""
+    assert sweep.search.trials is not None
+    return [
+        replace(
+            cell,
+            configurations=tuple(cell.configuration(point) for point in cell.space.corners(_CORNERS)),
+            size=sweep.search.trials,
+        )
+        for cell in cells
+    ]
+
+
+_FILLED = {"grid": _filled_by_grid, "random": _filled_by_draws, "tpe": _filled_by_corners}
 
 
 def presets(backbone: str, loss: str, spaces: Path | None) -> dict[str, Any]:
     """What the search spaces of a loss and a backbone preset; the backbone's wins."""
     loss_space = space("losses", losses.get(loss).name, spaces)
     return loss_space.preset | space("backbones", backbones.get(backbone).name, spaces).preset
-
-
-def describe(sweep: SweepSettings, spaces: Path | None, console: Console) -> None:
-    """Print every trial of a sweep's grid, and how many there are."""
-    cells = plan(sweep, {}, spaces)
-    for cell in cells:
-        flats = [trial.flat() for trial in cell.grid]
-        varied = _varied(flats)
-        console.print(f"{cell.data} | {cell.backbone} | {cell.loss}: {len(flats)} trials", style="bold", markup=False)
-        for flat in flats:
-            shown = "  ".join(f"{key}={flat[key]}" for key in varied if key in flat)
-            console.print(f"  {shown}", markup=False, soft_wrap=True)
-    grid, confirmations = sum(len(cell.grid) for cell in cells), len(cells) * len(sweep.confirm_seeds)
-    console.print(
-        f"{len(cells)} cells, {grid} grid trials on seeds {list(sweep.seeds)}, then {confirmations} confirmations "
-        f"on seeds {list(sweep.confirm_seeds)}: {grid + confirmations} trials",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _varied(flats: list[dict[str, Any]]) -> list[str]:
-    """Settings that differ between trials, or that not all of them have; learning rate and seed always."""
-    names = list(dict.fromkeys(key for flat in flats for key in flat))
-    return [key for key in names if len({str(flat.get(key)) for flat in flats}) > 1 or key in ("optim.lr", "seed")]
-
-
-def grid_points(dotted: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All combinations of the list-valued settings, the last axis fastest; scalars are fixed."""
-    axes = [value if isinstance(value, list) and key not in _PLAIN_LISTS else [value] for key, value in dotted.items()]
-    for values in itertools.product(*axes):
-        yield dict(zip(dotted, values, strict=True))
 
 
 def space(kind: str, name: str, folder: Path | None) -> SpaceSettings:

@@ -1,74 +1,105 @@
-"""The sweep's progress on the terminal: trials done, running, failed, and the time left."""
+"""The sweep's progress: a live table on a terminal, lines in a log."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from pipelines.tally import Tally, seconds_left, summary, table
+
+if TYPE_CHECKING:
+    from recloss.training import Validation
+
+Say = Callable[[str], None]
+"""Prints one line for the user."""
 
 
 class SweepProgress:
-    """A live bar on a terminal; elsewhere (a log file) a line for each tenth of the sweep."""
+    """How far the cells are: a live table on a terminal; elsewhere (a log file) a line for each tenth of the sweep."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self._console, self._total, self._already = console, total, done
-        self._done, self._failed = done, 0
-        self._running: set[Path] = set()
-        self._started, self._said = time.monotonic(), 0
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"))
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task: TaskID | None = None
+    def __init__(self, console: Console, planned: Mapping[str, int]) -> None:
+        """
+        Args:
+            console: to show it on.
+            planned: trials of each cell, at most.
+        """
+        self._console = console
+        self._tallies = {name: Tally(name, count) for name, count in planned.items()}
+        self._running: dict[Path, str] = {}
+        self._tenths = 0
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._task = self._bar.add_task("trials", total=self._total, completed=self._done, counts=self.counts)
-            self._bar.start()
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
+
+    def plan(self, cell: str, more: int) -> None:
+        """The trials of a cell that are not over are so many."""
+        tally = self._tallies[cell]
+        tally.planned = tally.over + more
+
+    def started(self, cell: str, folder: Path) -> None:
+        """A trial started, or started again after a crash."""
+        self._running[folder] = cell
+        self._show()
+
+    def validated(self, cell: str, value: float) -> None:
+        """A validation of a running trial."""
+        self._tallies[cell].saw(value)
+
+    def stopped(self, folder: Path) -> None:
+        """A trial is not running any more, over or not."""
+        self._running.pop(folder, None)
+        self._show()
+
+    def over(self, cell: str, how: str, best: float | None, seconds: float | None) -> None:
+        """Nothing is left to do for a trial.
+
+        Args:
+            cell: its cell.
+            how: "done", "failed" or "pruned".
+            best: its best validation, if it is done.
+            seconds: wall time, where it is known.
+        """
+        tally = self._tallies[cell]
+        setattr(tally, how, getattr(tally, how) + 1)
+        if best is not None:
+            tally.saw(best)
+        if seconds is not None:
+            tally.seconds.append(seconds)
+        self._show()
 
     @property
-    def counts(self) -> str:
-        """``12/60 done, 2 running, 0 failed, 3:10 left``; the time left assumes trials as long as those so far."""
-        left = "time left unknown"
-        finished = self._done - self._already
-        if finished:
-            seconds = (time.monotonic() - self._started) / finished * (self._total - self._done)
-            left = f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
-        return f"{self._done}/{self._total} done, {len(self._running)} running, {self._failed} failed, {left}"
+    def line(self) -> str:
+        """All cells in one line."""
+        for name, tally in self._tallies.items():
+            tally.running = sum(cell == name for cell in self._running.values())
+        tallies = list(self._tallies.values())
+        return summary(tallies, seconds_left(tallies, len(self._running)))
 
-    def skip(self, done: int, without: int) -> None:
-        """Trials that are done already, or that will not be needed."""
-        self._done += done
-        self._already += done
-        self._total -= without
-        self._show()
-
-    def started(self, folder: Path) -> None:
-        """A trial started, or started again after a crash."""
-        self._running.add(folder)
-        self._show()
-
-    def ended(self, folder: Path, failed: bool) -> None:
-        """A trial ended."""
-        self._running.discard(folder)
-        self._done += 1
-        self._failed += failed
-        self._show()
+    def _table(self) -> Group:
+        line = self.line
+        return Group(table(list(self._tallies.values())), Text(f"trials: {line}", "bold"))
 
     def _show(self) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, total=self._total, completed=self._done, counts=self.counts)
-        elif 10 * self._done // self._total > self._said:
-            self._said = 10 * self._done // self._total
-            self._console.print(f"trials: {self.counts}")
+        over = sum(tally.over for tally in self._tallies.values())
+        planned = sum(tally.planned for tally in self._tallies.values())
+        if not self._console.is_terminal and planned and 10 * over // planned > self._tenths:
+            self._tenths = 10 * over // planned
+            self._console.print(f"trials: {self.line}", markup=False, soft_wrap=True)
 
 
-Say = Callable[[str], None]
-"""Prints one line for the user."""
+def validation_line(validation: "Validation") -> str:
+    """A validation as one line of a trial's log."""
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in validation.metrics.items())
+    return f"epoch {validation.epoch:4d}  loss {validation.loss:.4f}  {metrics}  {validation.seconds:.1f} s"

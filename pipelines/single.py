@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipelines import journal
-from pipelines.cluster import check_fits as check_cluster
 from pipelines.cluster import connected
 from pipelines.plan import presets
 from pipelines.prepare import load
-from pipelines.progress import Say
+from pipelines.progress import Say, validation_line
+from pipelines.resources import check_fits as check_cluster
 from pipelines.settings import ResourceSettings, make_trial
 from pipelines.tracking import open_tracker
 from pipelines.train import check_fits, score_test, status, train_trial, train_trial_distributed
@@ -41,23 +42,23 @@ def train_single(
     """
     prepared = load(data)
     trial = make_trial(prepared.fingerprint, backbone, loss, presets(backbone, loss, spaces) | dict(dotted), seed=seed)
-    check_fits(trial, prepared.n_users, prepared.n_items)
+    check_fits(trial, prepared.n_users, prepared.n_items, pool=prepared.pool is not None)
     folder = (storage / EXPERIMENT / trial.hash).absolute()
     tracker = open_tracker(tracking_uri, EXPERIMENT, storage / "artifacts" / EXPERIMENT)
     resources = ResourceSettings(cpus=max(1, (os.cpu_count() or 1) // workers), workers=workers)
 
     def report(validation: Validation) -> None:
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in validation.metrics.items())
-        say(f"epoch {validation.epoch:4d}  loss {validation.loss:.4f}  {metrics}  {validation.seconds:.1f} s")
+        say(validation_line(validation))
 
     try:
         if status(folder) == "finished":
             say("already trained; its result:")
         elif workers == 1:
-            train_trial(trial, data, folder, resources, report)
+            with connected() if trial.train.stream else nullcontext():
+                train_trial(trial, data, folder, resources, report)
         else:
             with connected():
-                check_cluster(resources)
+                check_cluster(resources, say)
                 train_trial_distributed(trial, data.absolute(), folder, resources, report)
         finish = journal.last(journal.read(folder), "finish")
         assert finish is not None

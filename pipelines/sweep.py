@@ -5,34 +5,51 @@ Running it again skips what is finished, resumes what was cut off and runs what 
 
 import fcntl
 import os
+import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines.cluster import connected
-from pipelines.plan import Cell, plan
+from pipelines.cluster import check_shared, connected
+from pipelines.driver import Driver
+from pipelines.failures import diagnose
+from pipelines.plan import plan
 from pipelines.prepare import Prepared
-from pipelines.progress import SweepProgress
-from pipelines.selection import Selected, select
-from pipelines.settings import SweepSettings, Trial
+from pipelines.search.cell import Cell
+from pipelines.settings import SweepSettings
+from pipelines.stopping import Stop
 from pipelines.sweep_data import prepare_data
-from pipelines.tracking import Tracker, open_tracker
-from pipelines.train import MODEL, TEST_USERS, check_fits, status
-from pipelines.trials import Task, run_tasks
+from pipelines.tracking import Recorder, Tracker, open_tracker
+from pipelines.train import check_fits
 from recloss.errors import InputError
 
-LOCK, CONFIG = "driver.lock", "trial.json"
-RECORD_SECONDS = 10
-"""The tracking store follows a running trial at most this often; a write takes a tenth of a second."""
+LOCK = "driver.lock"
+STORE_SECONDS, INTERRUPTED_SECONDS = 600.0, 20.0
+"""So long a sweep that is over waits for a tracking store that does not answer, and one that was interrupted."""
 
 
-def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces: Path | None, console: Console) -> bool:
+@dataclass(frozen=True)
+class Ending:
+    """How a run of a sweep ended. It is true if the sweep is complete and all of it recorded."""
+
+    code: int = 0
+    """Exit code: 0, 1 where something is missing that the same command will do, 130 after Ctrl-C, 143 after SIGTERM."""
+    message: str = ""
+    """What is missing."""
+
+    def __bool__(self) -> bool:
+        return self.code == 0
+
+
+def run_sweep(
+    sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces: Path | None, console: Console
+) -> Ending:
     """Run a sweep to its end.
 
     Args:
@@ -42,37 +59,56 @@ def run_sweep(sweep: SweepSettings, *, storage: Path, tracking_uri: str, spaces:
         spaces: a folder of the user's own search spaces.
         console: for progress.
 
-    Returns:
-        ``False`` if it was interrupted; everything finished so far is kept.
-
     Raises:
         InputError: for a mistake in the settings or the data, before anything is trained.
     """
     say = partial(console.print, markup=False, soft_wrap=True)
     plan(sweep, {}, spaces)
-    prepared = {data.name: prepare_data(data, say) for data in sweep.data}
+    prepared = {data.name: prepare_data(data, say) for data in sweep.datasets}
     _check_distinct(prepared)
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
     for cell in cells:
         for trial in cell.grid:
-            check_fits(trial, prepared[cell.data].n_users, prepared[cell.data].n_items)
+            data = prepared[cell.data]
+            check_fits(trial, data.n_users, data.n_items, pool=data.pool is not None)
 
     folder = storage / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with lease(folder, sweep.name):
         tracker = open_tracker(tracking_uri, sweep.name, storage / "artifacts" / sweep.name)
-        tracker.sweep_started(_resolved(sweep, prepared))
-        ended = "FAILED"
-        try:
-            with connected():
-                complete = _Driver(sweep, folder, prepared, tracker, console).run(cells)
-            ended = "FINISHED" if complete else "KILLED"
-        except KeyboardInterrupt:
-            ended = "KILLED"
-        finally:
-            tracker.close_stale(set())
-            tracker.sweep_ended(ended)  # type: ignore[arg-type]
-    return ended == "FINISHED"
+        tracker.sweep_started(_resolved(sweep, prepared), [data.manifest for data in prepared.values()])
+        tracker.sweep_planned([cell.size * len(cell.seeds) for cell in cells], len(sweep.confirm_seeds))
+        with Recorder(tracker, say) as recorder:
+            driver = Driver(sweep, folder, prepared, recorder, Stop(folder, say), console)
+            return _drive(driver, cells)
+
+
+def _drive(driver: Driver, cells: Sequence[Cell]) -> Ending:
+    """Run the stages; whatever ends them, the store is told, if it answers in time."""
+    stop, status, code, message = driver.stop, "FAILED", 1, ""
+    try:
+        with connected(), stop.listening():
+            check_shared(driver.folder, (data.path / "manifest.json" for data in driver.prepared.values()))
+            complete = driver.run(cells)
+        status = "FINISHED" if complete else "KILLED"
+        code, message = (0, "") if complete else (1, driver.cut_off)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        stop.signal = stop.signal or signal.SIGINT
+    except OSError as error:
+        what, message = diagnose(error)
+        if what != "storage":
+            raise
+        status = "KILLED"
+    finally:
+        ended = partial(Tracker.sweep_ended, status=status)  # type: ignore[arg-type]
+        driver.recorder.soon("stale", lambda tracker: tracker.close_stale(set()))
+        driver.recorder.soon("ended", ended)
+        missing = driver.recorder.flush(STORE_SECONDS if stop.signal is None else INTERRUPTED_SECONDS)
+    if stop.signal is not None and status == "KILLED":
+        code = 128 + stop.signal
+    told = [message or ("interrupted" if stop.signal else ""), missing]
+    return Ending(max(code, 1) if missing else code, "; ".join(filter(None, told)))
 
 
 def _check_distinct(prepared: Mapping[str, Prepared]) -> None:
@@ -86,87 +122,10 @@ def _check_distinct(prepared: Mapping[str, Prepared]) -> None:
 
 def _resolved(sweep: SweepSettings, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
     """The settings as JSON, each data set with how it was prepared."""
-    settings = sweep.model_dump(mode="json")
+    settings = sweep.model_copy(update={"data": tuple(sweep.datasets)}).model_dump(mode="json")
     for data in settings["data"]:
         data["prepare"] = prepared[data["name"]].manifest["settings"]
     return settings
-
-
-class _Driver:
-    """The stages of one run of a sweep."""
-
-    def __init__(
-        self,
-        sweep: SweepSettings,
-        folder: Path,
-        prepared: Mapping[str, Prepared],
-        tracker: Tracker,
-        console: Console,
-    ) -> None:
-        self.sweep, self.folder, self.prepared = sweep, folder, prepared
-        self.tracker, self.console = tracker, console
-        self.data_names: dict[Path, str] = {}
-
-    def run(self, cells: Sequence[Cell]) -> bool:
-        grid = [self._task(cell, trial, test=False) for cell in cells for trial in cell.grid]
-        confirmations = len(cells) * len(self.sweep.confirm_seeds)
-        done = sum(task.done for task in grid)
-        total = len(grid) + confirmations
-        self.console.print(f"{len(cells)} cells: {len(grid)} grid trials ({done} done), {confirmations} confirmations")
-        with SweepProgress(self.console, total, done) as progress:
-            if not self._run_stage("grid", grid, progress):
-                return False
-            selected = [choice for cell in cells if (choice := self._select(cell))]
-            confirm = [
-                self._task(choice.cell, choice.trials[0].model_copy(update={"seed": seed}), test=True)
-                for choice in selected
-                for seed in self.sweep.confirm_seeds
-            ]
-            progress.skip(sum(task.done for task in confirm), without=confirmations - len(confirm))
-            if not self._run_stage("confirm", confirm, progress):
-                return False
-        for task in confirm:
-            if (task.folder / TEST_USERS).exists():
-                (task.folder / CONFIG).write_text(task.trial.model_dump_json(indent=2) + "\n", encoding="utf-8")
-                self.tracker.attach(task.folder, [task.folder / name for name in (CONFIG, MODEL, TEST_USERS)])
-        return True
-
-    def _select(self, cell: Cell) -> Selected | None:
-        choice = select(cell, self.folder)
-        names = {"data_name": cell.data, "backbone": cell.backbone, "loss": cell.loss}
-        if choice is None:
-            self.tracker.record_no_selection(**names)
-        else:
-            metric = cell.grid[0].protocol.metric
-            self.tracker.record_selection(**names, trials=choice.trials, metric=metric, value=choice.value)
-        return choice
-
-    def _task(self, cell: Cell, trial: Trial, test: bool) -> Task:
-        task = Task(trial, self.prepared[cell.data].path, self.folder / trial.hash, test)
-        self.data_names[task.folder.absolute()] = cell.data
-        return task
-
-    def _run_stage(self, stage: str, tasks: Sequence[Task], progress: SweepProgress) -> bool:
-        for task in tasks:
-            if task.done:
-                self._record(task.folder, stage)
-
-        recorded: dict[Path, float] = {}
-
-        def on_change(folder: Path, what: str) -> None:
-            if what == "started":
-                progress.started(folder)
-            elif what == "ended":
-                self._record(folder, stage)
-                progress.ended(folder, failed=status(folder) != "finished")
-            elif time.monotonic() - recorded.get(folder, 0) > RECORD_SECONDS:
-                self._record(folder, stage)
-                recorded[folder] = time.monotonic()
-
-        return run_tasks(tasks, self.sweep.resources, self.folder / "ray", on_change)
-
-    def _record(self, folder: Path, stage: str) -> None:
-        self.tracker.record_trial(folder, data_name=self.data_names[folder.absolute()], stage=stage)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The prepared datasets of a sweep: loaded, or made where they are missing."""
 
-from pipelines.fetch import fetch
 from pipelines.prepare import Prepared, load, prepare
 from pipelines.progress import Say
+from pipelines.public import fetch, readable
 from pipelines.settings import DataSettings, PrepareSettings
 from recloss.errors import InputError
 
@@ -14,9 +14,11 @@ def prepare_data(data: DataSettings, say: Say) -> Prepared:
         InputError: if it can neither be loaded nor made, or was prepared with other settings.
     """
     settings = data.prepare or PrepareSettings()
+    if data.fetch:
+        settings = readable(data.fetch, settings)
     if (data.path / "manifest.json").exists():
         found = load(data.path)
-        if data.prepare and found.manifest["settings"] != settings.content():
+        if data.prepare and not settings.equal(found.manifest["settings"]):
             raise InputError(
                 f"{data.path}: prepared with other settings than data {data.name!r} of the sweep; "
                 "remove the folder or give another 'path'"

@@ -1,35 +1,41 @@
 """Training and test scoring of one trial, in its folder ``<storage>/<sweep>/<trial hash>/``.
 
 The folder holds ``journal.jsonl`` (see ``journal``), ``checkpoint.pt`` while it trains, ``model.pt`` (the best state)
-when it is finished, and after test scoring ``test_users.parquet``, the per-user test metrics.
+when it is finished, after test scoring ``test_users.parquet``, the per-user test metrics, and in a sweep ``log.txt``.
 """
 
 import functools
 import os
 import platform
+import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
-from pipelines import journal
-from pipelines.prepare import load
+from pipelines import failures, journal, mapped, stream
+from pipelines.capture import LOG, captured
+from pipelines.cost import Cost, Meter
+from pipelines.progress import validation_line
 from pipelines.settings import ResourceSettings, Trial
-from recloss import backbones, losses
+from recloss import backbones, losses, sampling
 from recloss.backbones import Backbone
 from recloss.errors import InputError
 from recloss.evaluation import evaluate
 from recloss.interactions import Interactions
 from recloss.losses import Loss
 from recloss.native import kernel
-from recloss.sampling import build_sampler
-from recloss.training import DivergedError, FitSettings, Validation, fit, load_checkpoint, save_atomically
+from recloss.training import FitSettings, Validation, fit, load_checkpoint, save_atomically
+
+if TYPE_CHECKING:
+    from ray.data import DataIterator
 
 CHECKPOINT, MODEL, TEST_USERS = "checkpoint.pt", "model.pt", "test_users.parquet"
 Status = Literal["missing", "cut off", "finished", "failed"]
@@ -41,14 +47,38 @@ def status(folder: Path) -> Status:
     if journal.last(events, "finish") and (folder / MODEL).exists():
         return "finished"
     if failure := journal.last(events, "fail"):
-        return "failed" if failure["diverged"] else "cut off"
+        return "failed" if failure.get("kind") == "diverged" else "cut off"
     return "cut off" if events else "missing"
 
 
+def reached(folder: Path) -> int:
+    """Epoch of a trial's latest validation; 0 before the first."""
+    latest = journal.last(journal.read(folder), "valid")
+    return latest["epoch"] if latest else 0
+
+
+class PausedError(Exception):
+    """A trial ends at a validation, whose checkpoint is on disk: it was to train no further, or the sweep stops."""
+
+
 def train_trial(
-    trial: Trial, data: Path, folder: Path, resources: ResourceSettings, report: Callable[[Validation], None]
+    trial: Trial,
+    data: Path,
+    folder: Path,
+    resources: ResourceSettings,
+    report: Callable[[Validation], None],
+    *,
+    until: int | None = None,
+    stop: Path | None = None,
+    micro_batch: int | None = None,
+    pairs: "DataIterator | None" = None,
 ) -> None:
     """Train one trial in this process, resuming from its checkpoint; errors end in the journal, then are raised.
+
+    With ``until`` it pauses at its validation of that epoch, with ``stop`` at the first one that finds this file, and
+    at one that finds that another process has taken over; called again, it ends as if it never had. ``micro_batch`` is
+    that of `recloss.training.fit`. With ``train.stream`` the training pairs come from ``pairs``, else from a stream
+    that this process opens (and Ray must run).
 
     With an initialised ``torch.distributed`` every rank calls this; rank 0 alone writes to the folder.
 
@@ -57,32 +87,44 @@ def train_trial(
     """
     writes = not dist.is_initialized() or dist.get_rank() == 0
     torch.set_num_threads(max(1, int(resources.cpus)))
+    meter, attempt, spent = Meter(resources.gpus), uuid.uuid4().hex, Cost()
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        _open_journal(trial, folder, resources)
+        spent = _open_journal(trial, folder, attempt, environment(resources, micro_batch))
     try:
         train, valid = training_splits(data, trial.data)
         backbone, loss = build(trial, train)
         train = train.to(next(backbone.parameters()).device)
-        sampler = build_sampler(trial.sampler.name, trial.sampler.params, train)
+        sampler = sampling.build_sampler(trial.sampler.name, trial.sampler.params, train, _pool(trial, data, train))
+        positives = None
+        if trial.train.stream:
+            source = pairs or stream.dataset(trial, data, _next_epoch(folder))
+            positives = stream.positives(stream.blocks(source), len(train), trial.train.batch_size)
 
         def on_validation(validation: Validation) -> None:
-            if writes:
-                journal.append(folder, _event(validation))
+            cost = spent + meter.read_all()
+            superseded = writes and journal.read(folder)[0]["attempt"] != attempt
+            if writes and not superseded:
+                journal.append(folder, _event(validation) | {"cost": cost.json()})
             report(validation)
+            reached_it = until is not None and until <= validation.epoch < trial.train.epochs
+            if _on_any_rank(superseded or reached_it or (stop is not None and stop.exists())):
+                raise PausedError
 
         settings = fit_settings(trial)
         checkpoint = folder / CHECKPOINT
         result = fit(
             backbone, loss, train, valid, settings,
-            sampler=sampler, checkpoint=checkpoint, on_validation=on_validation,
+            sampler=sampler, positives=positives, micro_batch=micro_batch,
+            checkpoint=checkpoint, on_validation=on_validation,
         )  # fmt: skip
+    except PausedError:
+        return
     except Exception as error:
-        if writes:
-            diverged = isinstance(error, DivergedError)
-            message = f"{type(error).__name__}: {error}"
-            journal.append(folder, {"event": "fail", "time": time.time(), "error": message, "diverged": diverged})
+        if not dist.is_initialized():  # else who started the ranks knows what happened to all of them
+            failures.record(folder, error, trial, spent + meter.read())
         raise
+    cost = spent + meter.read_all()
     if writes:
         save_atomically(folder / MODEL, {"backbone": backbone.state_dict(), "loss": loss.state_dict()})
         last = result.history[-1]
@@ -95,20 +137,33 @@ def train_trial(
                 "best": result.best,
                 "epochs": last.epoch,
                 "seconds": last.seconds,
+                "cost": cost.json(),
             },
         )
         checkpoint.unlink()
 
 
 def train_trial_distributed(
-    trial: Trial, data: Path, folder: Path, resources: ResourceSettings, report: Callable[[Validation], None]
+    trial: Trial,
+    data: Path,
+    folder: Path,
+    resources: ResourceSettings,
+    report: Callable[[Validation], None],
+    *,
+    until: int | None = None,
+    stop: Path | None = None,
+    micro_batch: int | None = None,
 ) -> None:
-    """Train one trial on ``resources.workers`` Ray Train workers; each loads the data from storage all can reach."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    """`train_trial` on ``resources.workers`` Ray Train workers; each loads the data from storage all can reach."""
+    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     folder.mkdir(parents=True, exist_ok=True)
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    streams: dict[str, Any] = {}
+    if trial.train.stream:  # every worker reads the whole stream and takes the rows of its users
+        streams["datasets"] = {"train": stream.dataset(trial, data, _next_epoch(folder))}
+        streams["dataset_config"] = DataConfig(datasets_to_split=[])
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -116,6 +171,9 @@ def train_trial_distributed(
             "data": str(data),
             "folder": str(folder),
             "resources": resources.model_dump(),
+            "until": until,
+            "stop": stop and str(stop),
+            "micro_batch": micro_batch,
         },
         scaling_config=ScalingConfig(
             num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
@@ -123,21 +181,40 @@ def train_trial_distributed(
         run_config=RunConfig(
             name=f"attempt-{time.time_ns()}",  # a fresh name: the trial's own checkpoint is what it resumes from
             storage_path=str(folder / "ray"),
-            failure_config=FailureConfig(max_failures=1),
+            failure_config=FailureConfig(max_failures=0),  # an attempt; who calls this makes others
         ),
+        **streams,
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except Exception as error:
+        failures.record(folder, error, trial)
+        raise
+    finally:
+        shutil.rmtree(folder / "ray", ignore_errors=True)
     for event in journal.read(folder):
         if event["event"] == "valid":
             report(_validation(event))
 
 
 def _worker(config: dict[str, Any]) -> None:
-    trial, resources = (
-        Trial.model_validate(config["trial"]),
-        ResourceSettings.model_validate(config["resources"]),
-    )
-    train_trial(trial, Path(config["data"]), Path(config["folder"]), resources, lambda validation: None)
+    from ray.train import get_dataset_shard
+
+    trial = Trial.model_validate(config["trial"])
+    resources = ResourceSettings.model_validate(config["resources"])
+    data, folder, stop = Path(config["data"]), Path(config["folder"]), config["stop"] and Path(config["stop"])
+    rank = dist.get_rank() if dist.is_initialized() else 0
+
+    def report(validation: Validation) -> None:
+        if rank == 0:
+            print(validation_line(validation))
+
+    with captured(folder / (f"log.{rank}.txt" if rank else LOG)):
+        train_trial(
+            trial, data, folder, resources, report,
+            until=config["until"], stop=stop, micro_batch=config["micro_batch"],
+            pairs=get_dataset_shard("train") if trial.train.stream else None,
+        )  # fmt: skip
 
 
 def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
@@ -150,8 +227,7 @@ def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
     state = load_checkpoint(folder / MODEL)
     backbone.load_state_dict(state["backbone"])
     hidden = [train, valid] if trial.protocol.mask_valid else [train]
-    user, item = load(data).test
-    test = Interactions(torch.tensor(user), torch.tensor(item), train.n_users, train.n_items)
+    test = mapped.interactions(data, trial.data, "test")
     device = next(backbone.parameters()).device
     relevant, hidden = test.to(device), [interactions.to(device) for interactions in hidden]
     result = evaluate(backbone, loss.similarity, relevant, hidden, trial.protocol.cutoffs)
@@ -164,12 +240,17 @@ def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def check_fits(trial: Trial, n_users: int, n_items: int) -> None:
-    """Refuse what cannot work on a catalogue of this size, before anything is trained.
+def check_fits(trial: Trial, n_users: int, n_items: int, *, pool: bool = False) -> None:
+    """Refuse what cannot work on a catalogue of this size, or without a pool of false negatives, before training.
 
     Raises:
-        InputError: if a cut-off or a hyper-parameter exceeds the catalogue.
+        InputError: if a cut-off or a hyper-parameter exceeds the catalogue, or the sampler needs a pool.
     """
+    if sampling.get(trial.sampler.name).needs_pool and not pool:
+        raise InputError(
+            f"sampler {trial.sampler.name!r} needs data with a pool of false negatives; "
+            "prepare it with noise: {kind: false_negative_pool}"
+        )
     if max(trial.protocol.cutoffs) > n_items:
         raise InputError(
             f"protocol.cutoffs: K = {max(trial.protocol.cutoffs)} is larger than the catalogue ({n_items} items)"
@@ -181,6 +262,13 @@ def check_fits(trial: Trial, n_users: int, n_items: int) -> None:
             )
     except ValueError as error:
         raise InputError(f"loss {trial.loss.name!r}: {error}") from None
+
+
+def _pool(trial: Trial, data: Path, train: Interactions) -> Interactions | None:
+    """The pool of false negatives that the sampler of a trial needs, on the device of ``train``."""
+    if not sampling.get(trial.sampler.name).needs_pool:
+        return None
+    return mapped.interactions(data, trial.data, "pool").to(train.user.device)
 
 
 def build(trial: Trial, train: Interactions) -> tuple[Backbone, Loss]:
@@ -202,7 +290,7 @@ def fit_settings(trial: Trial) -> FitSettings:
     return FitSettings(
         lr=trial.optim.lr,
         weight_decay=trial.optim.weight_decay,
-        **trial.train.model_dump(),
+        **trial.train.model_dump(exclude={"stream"}),
         metric=trial.protocol.metric,
         cutoffs=trial.protocol.cutoffs,
         seed=trial.seed,
@@ -211,37 +299,58 @@ def fit_settings(trial: Trial) -> FitSettings:
 
 @functools.lru_cache(maxsize=4)
 def training_splits(data: Path, fingerprint: str) -> tuple[Interactions, Interactions]:
-    """Training and validation interactions, read once per process and data set; the test split stays on disk.
+    """Training and validation interactions, which all processes of a machine share; the test split stays on disk.
 
     Raises:
         InputError: if the folder no longer holds the data set the trial was planned on.
     """
-    prepared = load(data)
-    if prepared.fingerprint != fingerprint:
-        raise InputError(f"{data}: holds the data set {prepared.fingerprint[:12]}, not {fingerprint[:12]} of the sweep")
-    sizes = prepared.n_users, prepared.n_items
-    train, valid = (
-        Interactions(torch.tensor(user), torch.tensor(item), *sizes) for user, item in (prepared.train, prepared.valid)
-    )
-    return train, valid
+    return mapped.interactions(data, fingerprint, "train"), mapped.interactions(data, fingerprint, "valid")
 
 
-def _open_journal(trial: Trial, folder: Path, resources: ResourceSettings) -> None:
-    """Start the journal, or bring it to what the checkpoint knows: the two are written one after the other."""
-    started = journal.last(journal.read(folder), "start")
+def _open_journal(trial: Trial, folder: Path, attempt: str, environment: dict[str, str]) -> Cost:
+    """Start the journal, or bring it to what the checkpoint knows: the two are written one after the other.
+
+    Returns:
+        What earlier attempts used.
+    """
+    before = journal.read(folder)
+    started = journal.last(before, "start") or {}
     history = []
     if (folder / CHECKPOINT).exists():
         try:
             history = load_checkpoint(folder / CHECKPOINT)["progress"]["history"]
         except ValueError:  # damaged: what it held is trained again
             (folder / CHECKPOINT).unlink()
+    costs = [event["cost"] for event in before if "cost" in event]
+    failed = [{key: event[key] for key in ("time", "kind", "error")} for event in before if "kind" in event]
     start = {
         "event": "start",
-        "time": started["time"] if started else time.time(),
+        "time": started.get("time", time.time()),
         "trial": trial.model_dump(mode="json"),
-        "environment": environment(resources),
+        "environment": environment,
+        "attempt": attempt,
+        "cost": costs[-1] if costs else Cost().json(),
+        "failures": started.get("failures", []) + failed,
     }
     journal.rewrite(folder, [start, *(_event(Validation(**validation)) for validation in history)])
+    return Cost(**start["cost"])
+
+
+def _on_any_rank(condition: bool) -> bool:
+    """Whether a condition holds on any rank; every rank calls it."""
+    if not dist.is_initialized():
+        return condition
+    found = torch.tensor(int(condition), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found)
+
+
+def _next_epoch(folder: Path) -> int:
+    """The epoch that a trial goes on with; a checkpoint that is damaged counts for none."""
+    try:
+        return load_checkpoint(folder / CHECKPOINT)["progress"]["epoch"] + 1
+    except ValueError:
+        return 1
 
 
 def _event(validation: Validation) -> dict[str, Any]:
@@ -257,9 +366,10 @@ def _validation(event: dict[str, Any]) -> Validation:
     return Validation(event["epoch"], loss, valid, seconds, event["time"])
 
 
-def environment(resources: ResourceSettings) -> dict[str, str]:
+def environment(resources: ResourceSettings, micro_batch: int | None) -> dict[str, str]:
     """What a result's last bits may depend on: recorded with each trial, not part of its identity."""
-    return {
+    pieces = {} if micro_batch is None else {"micro_batch": str(micro_batch)}
+    return pieces | {
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -268,6 +378,8 @@ def environment(resources: ResourceSettings) -> dict[str, str]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "workers": str(resources.workers),
+        "host": platform.node(),
+        "pid": str(os.getpid()),
     }
 
 

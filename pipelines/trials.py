@@ -1,146 +1,230 @@
 """Running trials on Ray Tune. What a trial has done is in its folder; nothing is kept in Tune's own state."""
 
-import shutil
+import pickle
+import re
+import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.search import Searcher
 
-from pipelines import journal
-from pipelines.cluster import check_fits
+from pipelines import failures, journal
+from pipelines.attempts import CRASHES, Attempts, Deaths, latest_micro_batch, next_micro_batch
+from pipelines.patience import patiently
+from pipelines.progress import Say
+from pipelines.queue import Queue, Task
+from pipelines.resources import at_once, bundle, check_fits, nodes, shortage
 from pipelines.settings import ResourceSettings, Trial
-from pipelines.train import score_test, status, train_trial, train_trial_distributed
+from pipelines.stopping import Stop
 from recloss.training import Validation
 
-TRACEBACK = "error.txt"
-CRASHES = 2
-"""A trial whose process dies is resumed from its checkpoint this many times in one run of the sweep."""
+OnChange = Callable[[Path, str, dict[str, Any]], None]
+"""Called in the driver with a trial's folder, "started", "validated" or "ended", and what the trial reported: "epoch"
+and "value" of a validation; at its end "storage", the error of the storage that cut it off."""
+
+SHORTAGE_SECONDS = 60.0
+"""How often the driver looks whether a trial still fits on the cluster."""
+_KILLED = re.compile(r"Selected to kill:.*?pid=(\d+)", re.DOTALL)
+"""Ray's memory monitor names the processes it killed."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One trial to bring to its end: trained, and with ``test`` scored on the test split."""
+class _Run:
+    """What one run of Tune works on, and what became of it."""
 
-    trial: Trial
-    data: Path
-    folder: Path
-    test: bool
+    def __init__(self, queue: Queue, resources: ResourceSettings, stop: Stop, on_change: OnChange) -> None:
+        self.queue, self.resources, self.stop, self.on_change = queue, resources, stop, on_change
+        self.since = time.time()
+        self.deaths = Deaths()
+        self.again: deque[dict[str, Any]] = deque()
+        self.running: dict[Path, dict[str, Any]] = {}
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to do for it, in success or in failure."""
-        state = status(self.folder)
-        scored = not self.test or journal.last(journal.read(self.folder), "test") is not None
-        return state == "failed" or (state == "finished" and scored)
+    def next(self) -> dict[str, Any] | None:
+        """The next task as JSON: one whose process died, else of the queue."""
+        if self.stop.asked:
+            return None
+        if self.again:
+            return self.again.popleft()
+        task = self.queue.next()
+        return None if task is None else self._json(task)
+
+    def _json(self, task: Task) -> dict[str, Any]:
+        return {
+            "trial": task.trial.model_dump(mode="json"),
+            "data": str(task.data.absolute()),
+            "folder": str(task.folder.absolute()),
+            "test": task.test,
+            "until": task.until,
+            "resources": self.resources.model_dump(),
+            "stop": str(self.stop.path),
+            "since": self.since,
+        }
+
+    def died(self, task: dict[str, Any], error: BaseException) -> None:
+        """The process of a task died: it starts again, or has failed."""
+        folder, trial = Path(task["folder"]), Trial.model_validate(task["trial"])
+        what, message = failures.diagnose(error)
+        deaths = patiently(lambda: self.deaths.count(folder))
+        gives_up = deaths > CRASHES
+        if what == "out of memory" and not gives_up:
+            # Ray's memory monitor may have killed a neighbour of the culprit: that alone is no failure.
+            events = patiently(lambda: journal.read(folder))
+            smaller = next_micro_batch([*events, {"event": "fail", "kind": what}], trial, self.resources.workers)
+            if smaller != latest_micro_batch(events):
+                patiently(lambda: failures.record_as(folder, what, message))
+        if gives_up:
+            message = f"the process of the trial died {deaths} times without a new validation; last: {message}"
+            patiently(lambda: failures.record_as(folder, what, message))
+            self.ended(folder, {})
+        else:
+            self.again.append(task)
+
+    def ended(self, folder: Path, result: dict[str, Any]) -> None:
+        """Nothing more happens to a trial for now."""
+        self.running.pop(folder, None)
+        self.queue.ended(folder)
+        self.on_change(folder, "ended", result)
 
 
 class _Watcher(tune.Callback):
-    """Tells the driver what happens to trials. Tune saves its callbacks' state, which is nothing here."""
+    """Hears from Tune what happens to trials. Tune saves its callbacks' state, which is nothing here."""
 
-    def __init__(self, on_change: Callable[[Path, str], None]) -> None:
-        self.on_change = on_change
+    def __init__(self, run: _Run, say: Say) -> None:
+        self.run, self.say = run, say
+        self.looked, self.short = time.monotonic(), False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_change(_folder(trial), "started")
+        self.run.running[_folder(trial)] = trial.config["task"]
+        self.run.on_change(_folder(trial), "started", {})
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        self.on_change(_folder(trial), "validated")
+        if "value" in result:
+            self.run.on_change(_folder(trial), "validated", result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_change(_folder(trial), "ended")
+        self.run.ended(_folder(trial), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _record_failure(_folder(trial), f"the process of the trial died {CRASHES + 1} times")
-        self.on_change(_folder(trial), "ended")
+        self.run.running.pop(_folder(trial), None)
+        self.run.died(trial.config["task"], pickle.loads(Path(trial.pickled_error_file).read_bytes()))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Say once when the cluster lost what a trial needs, and once when it has it again."""
+        if time.monotonic() - self.looked < SHORTAGE_SECONDS:
+            return
+        self.looked, before = time.monotonic(), self.short
+        alive = nodes()
+        self.short = not at_once(alive, self.run.resources)
+        if self.short and not before:
+            self.say(f"no trial can run: {shortage(alive, self.run.resources)}; waiting for a node (Ctrl-C stops)")
+        if before and not self.short:
+            self.say("a trial fits on the cluster again: going on")
 
 
 def _folder(trial: Any) -> Path:
     return Path(trial.config["task"]["folder"])
 
 
-def run_tasks(
-    tasks: Sequence[Task], resources: ResourceSettings, scratch: Path, on_change: Callable[[Path, str], None]
-) -> bool:
+class _Source(Searcher):
+    """Hands Tune the tasks, one at a time. Tune saves its searcher's state, which is nothing here."""
+
+    def __init__(self, first: dict[str, Any], run: _Run) -> None:
+        super().__init__()
+        self.first: dict[str, Any] | None = first
+        self.run = run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        task, self.first = self.first or self.run.next(), None
+        if task is not None:
+            return {"task": task}
+        return None if self.run.queue.waits and not self.run.stop.asked else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the queue hears of it from the watcher, after a failure is recorded."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: see the class."""
+
+
+def run_tasks(queue: Queue, resources: ResourceSettings, stop: Stop, on_change: OnChange, say: Say) -> bool:
     """Run all tasks, as many at once as fit.
 
+    A trial whose process dies is resumed. Tune itself gives up when Ray's memory monitor kills one; it is then started
+    anew.
+
     Args:
-        tasks: what to do; those that are done cost nothing.
+        queue: what to do; tasks that are done cost nothing.
         resources: of one trial.
-        scratch: folder for Tune's own files, removed afterwards.
-        on_change: called in this process with a trial's folder and "started", "validated" or "ended".
+        stop: asks the trials to pause at their next validation.
+        on_change: see `OnChange`.
+        say: prints a line for the user.
 
     Returns:
-        Whether everything ran to success or failure; ``False`` after an interrupt (Ctrl-C).
+        Whether everything ran to success or failure; ``False`` where something was cut off.
     """
-    todo = [task for task in tasks if not task.done]
-    if not todo:
-        return True
-    concurrent = check_fits(resources)
+    run = _Run(queue, resources, stop, on_change)
+    while (first := run.next()) is not None:
+        concurrent = check_fits(resources, say)
+        with tempfile.TemporaryDirectory(prefix="recloss-", ignore_cleanup_errors=True) as scratch:
+            try:
+                _tuner(first, run, concurrent, Path(scratch), say).fit()
+            except RuntimeError as error:
+                if failures.diagnose(error)[0] != "out of memory":
+                    raise
+                _resume(run, error)
+    return queue.finished
 
-    share = {"cpu": resources.cpus, "gpu": resources.gpus} if resources.workers == 1 else {"cpu": 0.01}
-    name = f"tune-{time.time_ns()}"
-    tuner = tune.Tuner(
+
+def _tuner(first: dict[str, Any], run: _Run, concurrent: int, scratch: Path, say: Say) -> tune.Tuner:
+    """Its own files are in this machine's ``scratch``: they must not share the fate of the sweep's storage."""
+    share = {"cpu": 0.01}
+    if run.resources.workers == 1:
+        names = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
+        share = {names[name]: amount for name, amount in bundle(run.resources).items()}
+    return tune.Tuner(
         tune.with_resources(_run_task, share),
-        param_space={"task": tune.grid_search([_config(task, resources) for task in todo])},
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrent),
+        tune_config=tune.TuneConfig(
+            search_alg=_Source(first, run),
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=concurrent,
+        ),
         run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(scratch.absolute()),
-            callbacks=[_Watcher(on_change)],
-            failure_config=tune.FailureConfig(max_failures=CRASHES),
+            storage_path=str(scratch),
+            callbacks=[_Watcher(run, say)],
+            failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch / name, ignore_errors=True)
-    return all(task.done or _has_failed(task.folder) for task in todo)
 
 
-def _config(task: Task, resources: ResourceSettings) -> dict[str, Any]:
-    return {
-        "trial": task.trial.model_dump(mode="json"),
-        "data": str(task.data.absolute()),
-        "folder": str(task.folder.absolute()),
-        "test": task.test,
-        "resources": resources.model_dump(),
-    }
+def _resume(run: _Run, error: RuntimeError) -> None:
+    """After Tune gave up, its trials start again; those that the memory monitor killed have died."""
+    killed = set(_KILLED.findall(str(error)))
+    for folder, task in list(run.running.items()):
+        del run.running[folder]
+        start = journal.last(patiently(partial(journal.read, folder)), "start")
+        if start is None or start["environment"]["pid"] in killed:
+            run.died(task, error)
+        else:
+            run.again.append(task)
 
 
 def _run_task(config: dict[str, Any]) -> dict[str, Any]:
-    """The function Tune runs: a task to its end. A failed trial ends here, in its journal, and is not tried again."""
-    task = config["task"]
-    trial, data, folder = Trial.model_validate(task["trial"]), Path(task["data"]), Path(task["folder"])
-    resources = ResourceSettings.model_validate(task["resources"])
+    """The function Tune runs: a task to its end. A failed trial ends here, in its journal."""
+    metric = config["task"]["trial"]["protocol"]["metric"]
 
     def report(validation: Validation) -> None:
-        tune.report({"epoch": validation.epoch, trial.protocol.metric: validation.metrics[trial.protocol.metric]})
+        tune.report({"epoch": validation.epoch, "value": validation.metrics[metric]})
 
-    train = train_trial if resources.workers == 1 else train_trial_distributed
-    try:
-        if status(folder) != "finished":
-            train(trial, data, folder, resources, report)
-        if task["test"]:
-            score_test(trial, data, folder)
-    except Exception as error:
-        (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-        if not _has_failed(folder):
-            _record_failure(folder, f"{type(error).__name__}: {error}")
-    return {"ended": True}
-
-
-def _has_failed(folder: Path) -> bool:
-    events = journal.read(folder)
-    return bool(events) and events[-1]["event"] == "fail"
-
-
-def _record_failure(folder: Path, message: str) -> None:
-    journal.append(folder, {"event": "fail", "time": time.time(), "error": message, "diverged": False})
+    return {"ended": True, "storage": Attempts(config["task"], report).run()}

@@ -9,6 +9,11 @@ class InputError(ValueError):
     """A mistake in the user's input (an option, a file, a row); its message is one line, shown without traceback."""
 
 
+def plain(text: str) -> str:
+    """Text on one line, without control characters: what a log contains cannot move the cursor or colour a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def choices(kind: str, given: str, accepted: Iterable[str]) -> str:
     """Message for an unknown name: ``unknown loss 'talso'; did you mean 'talos'? (accepted: bpr, ...)``."""
     accepted = sorted(accepted)

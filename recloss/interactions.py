@@ -75,6 +75,21 @@ class Interactions:
         self.offsets = torch.cat([self.degrees.new_zeros(1), self.degrees.cumsum(0)])
         """(n_users + 1,) first row of each user."""
 
+    @classmethod
+    def from_arrays(
+        cls, keys: Tensor, user: Tensor, item: Tensor, degrees: Tensor, offsets: Tensor, n_items: int
+    ) -> "Interactions":
+        """Interactions from what they consist of (see the attributes): nothing is checked, sorted, copied or written.
+
+        All are int64; ``user`` and ``item`` are those of ``keys``.
+        """
+        made = object.__new__(cls)
+        made.__dict__ = {
+            "n_users": len(degrees), "n_items": n_items,
+            "keys": keys, "user": user, "item": item, "degrees": degrees, "offsets": offsets,
+        }  # fmt: skip
+        return made
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -91,6 +106,10 @@ class Interactions:
         total = int(offsets[-1])
         start = torch.repeat_interleave(self.offsets[users] - offsets[:-1], lengths, output_size=total)
         return Segments(self.item[start + torch.arange(total, device=start.device)], offsets)
+
+    def places(self, users: Tensor, items: Tensor) -> Tensor:
+        """Place of each (user, item), of any one shape, among the interactions, which must hold it."""
+        return torch.searchsorted(self.keys, users * self.n_items + items)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether each (user, item) pair, of any one shape, is an interaction."""

@@ -1,13 +1,12 @@
 """Data-parallel training by user: which users a rank owns, its rows of a batch, and when it needs the other ranks.
 
-Training pairs are sorted by user, so a rank's users are a range and its pairs are one too. A rank computes those rows
-of each global batch that are of its users. A parameter with a row per user that only this user's training rows move
-(`Backbone.user_parameters`) is therefore trained on one rank, gradient, optimiser and all, and its rows are sent to
-the other ranks when these read them. What users have in common, such as the items' table, has its gradient summed over
-all ranks in every step.
+A rank's users are a range, and it computes those rows of each global batch that are of its users. A parameter with a
+row per user that only this user's training rows move (`Backbone.user_parameters`) is therefore trained on one rank,
+gradient, optimiser and all, and its rows are sent to the other ranks when these read them. What users have in common,
+such as the items' table, has its gradient summed over all ranks in every step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -28,34 +27,30 @@ def user_parameters(*modules: nn.Module) -> dict[nn.Parameter, str]:
 
 
 class Shard:
-    """The users and training pairs of a rank; the ranks' ranges follow each other and cover all users.
+    """The users of a rank; the ranks' ranges follow each other and cover all users.
 
     Each range has about the same number of pairs, but a user is never divided: one with more than a rank's share of
     all pairs sets the pace, and a rank may be left without users.
 
     Attributes:
         users: the range of its users.
-        pairs: the range of their training pairs.
     """
 
     def __init__(self, train: Interactions, rank: int, world: int) -> None:
         offsets = train.offsets.cpu()
         goals = len(train) * torch.arange(1, world) // world
         bounds = [0, *torch.searchsorted(offsets, goals).tolist(), train.n_users]
-        self.world, self._train = world, train
+        self.world = world
         self._ranges = [slice(first, last) for first, last in pairwise(bounds)]
         self.users = self._ranges[rank]
-        self.pairs = slice(int(offsets[self.users.start]), int(offsets[self.users.stop]))
 
-    def batches(self, order: Tensor, size: int) -> Iterator["Rows"]:
-        """The rank's rows of each batch of an epoch, whose training pairs are ``order``."""
-        mine = ((order >= self.pairs.start) & (order < self.pairs.stop)).nonzero().flatten()
-        starts = range(0, len(order), size)
-        cuts = torch.searchsorted(mine, torch.tensor([*starts, len(order)], device=mine.device)).tolist()
-        users, items = self._train.user[order], self._train.item[order]
-        for start, (first, last) in zip(starts, pairwise(cuts), strict=True):
-            batch = slice(start, start + size)
-            yield Rows(order[batch], users[batch], items[batch], start, mine[first:last] - start, self.world)
+    def rows(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator["Rows"]:
+        """The rank's rows of each of an epoch's ``batches``, (users, items) of the whole batch."""
+        start = 0
+        for users, items in batches:
+            mine = (users >= self.users.start) & (users < self.users.stop)
+            yield Rows(users, items, start, mine.nonzero().flatten(), self.world)
+            start += len(users)
 
     def own(self, rows: Tensor) -> Tensor:
         """The rank's users' part of (n_users, ...) ``rows``: a view without gradient."""
@@ -87,19 +82,24 @@ class Rows:
     Attributes:
         batch_users, batch_items: (B',) of the whole batch.
         start: position of its first row in the epoch.
-        pairs, users, items: (B,) the rank's.
+        users, items: (B,) the rank's.
         positions: (B,) their positions in the epoch.
         share: weight of their mean in the mean over the batch.
     """
 
-    def __init__(self, pairs: Tensor, users: Tensor, items: Tensor, start: int, places: Tensor, world: int) -> None:
+    def __init__(self, users: Tensor, items: Tensor, start: int, places: Tensor, world: int) -> None:
         self.batch_users, self.batch_items, self.start = users, items, start
-        self.share = len(places) / len(pairs)
+        self.share = len(places) / len(users)
         self._places, self._world = places, world
         computed = places if len(places) else places.new_zeros(1)
         self.positions = start + computed
-        all_of_them = len(places) == len(pairs)
-        self.pairs, self.users, self.items = (x if all_of_them else x[computed] for x in (pairs, users, items))
+        all_of_them = len(places) == len(users)
+        self.users, self.items = (x if all_of_them else x[computed] for x in (users, items))
+
+    def pieces(self, size: int) -> Iterator["Rows"]:
+        """The rows in pieces of at most ``size``, whose shares add up to the rows' share."""
+        for places in self._places.split(size):
+            yield Rows(self.batch_users, self.batch_items, self.start, places, self._world)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The whole batch's rows (see ``Batch.gather``)."""

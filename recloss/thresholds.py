@@ -30,6 +30,8 @@ class Threshold(nn.Module, ABC):
     """Fields of ``Batch`` it reads beyond ``neg``."""
     user_parameters: ClassVar[tuple[str, ...]] = ()
     """As a loss's."""
+    per_row: ClassVar[bool] = True
+    """As a loss's."""
     value: Tensor
 
     def __init__(self, n_users: int, n_items: int, *, k: int) -> None:
@@ -189,6 +191,7 @@ class SmoothedThreshold(Threshold):
     """
 
     kind = "smoothed"
+    per_row = False
     _TAU, _DECAY = 0.01, 1e-4
 
     def __init__(self, n_users: int, n_items: int, *, k: int, lr: float = 0.01) -> None:

@@ -9,7 +9,7 @@ an uninterrupted one to the bit.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from recloss import native
 from recloss.backbones import Backbone
 from recloss.context import Context
+from recloss.errors import require
 from recloss.evaluation import evaluate, evaluating
 from recloss.interactions import Interactions, Segments
 from recloss.losses import Batch, Loss, Phase
@@ -80,6 +81,11 @@ class FitResult:
     history: list[Validation]
 
 
+Positives = Callable[[int, int], Iterable[tuple[Tensor, Tensor]]]
+"""Called with an epoch and the number of a pass in it, from 0; gives the batches (users, items) of that pass over the
+training positives, the same on all ranks."""
+
+
 class DivergedError(ArithmeticError):
     """The loss or an embedding became NaN or infinite: a failed run, not a score."""
 
@@ -104,6 +110,8 @@ def fit(
     settings: FitSettings,
     *,
     sampler: Sampler | None = None,
+    positives: Positives | None = None,
+    micro_batch: int | None = None,
     checkpoint: Path | None = None,
     on_validation: Callable[[Validation], None] | None = None,
 ) -> FitResult:
@@ -117,17 +125,24 @@ def fit(
         settings: the budget and batching.
         sampler: draws the negatives, on the CPU or the modules' device like ``train``; uniform outside the user's
             training positives by default.
+        positives: where each pass over ``train`` takes its batches from, on the modules' device or the CPU; by default
+            all pairs in a seeded random order, ``settings.batch_size`` at a time. Pairs that are not in ``train``, or
+            not all of them, are not noticed.
+        micro_batch: rows that one process scores at a time, for less memory; the gradients of a batch's pieces add up
+            to one optimiser step, the same up to rounding. Only for losses that are ``per_row``.
         checkpoint: file written atomically after every validation and resumed from if it is there, by any number of
             ranks; give it to all of them.
         on_validation: called with each new validation, after its checkpoint is on disk (on every rank).
 
     Raises:
         DivergedError: naming epoch and step of the first loss that is not finite.
-        ValueError: if the checkpoint is damaged or of other settings, or the loss needs what this loop does not offer;
-            with several ranks, if other users' rows move what is declared in ``user_parameters``.
+        ValueError: if the checkpoint is damaged or of other settings, the loss needs what this loop does not offer, or
+            ``micro_batch`` is given with a loss that is not ``per_row``; with several ranks, if other users' rows move
+            what is declared in ``user_parameters``.
     """
     native.keep_freed_memory()
-    return _Loop(backbone, loss, train, valid, settings, sampler).run(checkpoint, on_validation)
+    loop = _Loop(backbone, loss, train, valid, settings, sampler, positives, micro_batch)
+    return loop.run(checkpoint, on_validation)
 
 
 class _Loop:
@@ -141,14 +156,20 @@ class _Loop:
         valid: Interactions,
         settings: FitSettings,
         sampler: Sampler | None,
+        positives: Positives | None,
+        micro_batch: int | None,
     ) -> None:
         unknown = sorted(loss.needs - FIELDS.keys())
         if unknown:
             raise ValueError(f"{loss.title} needs {', '.join(unknown)}, which training on pairs does not offer")
+        if micro_batch is not None:
+            require(micro_batch >= 1, f"micro_batch must be at least 1, got {micro_batch!r}")
+            require(loss.per_row, f"{loss.title} looks at a batch as a whole: it cannot be trained in micro-batches")
         self.backbone, self.loss, self.settings = backbone, loss, settings
         device = next(backbone.parameters()).device
         self.train, self.valid = train.to(device), valid.to(device)
         self.sampler = sampler or UniformNegatives(self.train)
+        self.positives, self.micro_batch = positives or self._shuffled, micro_batch
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.shard = Shard(self.train, self.rank, self.world)
         self.names = user_parameters(backbone, loss) if self.world > 1 else {}
@@ -202,18 +223,21 @@ class _Loop:
             self.shard.send(parameter)
         return mean_loss
 
+    def _shuffled(self, epoch: int, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All training pairs in an order of this pass alone."""
+        order = permutation(len(self.train), stream_key(self.settings.seed, epoch, f"order {number}"))
+        for pairs in order.to(self.train.keys.device).split(self.settings.batch_size):
+            yield self.train.user[pairs], self.train.item[pairs]
+
     def _train_pass(self, number: int, phases: Any) -> float:
-        seed, size = self.settings.seed, self.settings.batch_size
+        key = stream_key(self.settings.seed, self.epoch, f"negatives {number}")
         device = self.train.keys.device
-        order = permutation(len(self.train), stream_key(seed, self.epoch, f"order {number}")).to(device)
-        key = stream_key(seed, self.epoch, f"negatives {number}")
-        losses = []
-        for rows in self.shard.batches(order, size):
-            n = self.settings.negatives if self.loss.sampled else 0
-            whole = WholeBatch(rows.batch_items, rows.start)
-            negatives = self.sampler.sample(rows.users, rows.positions, n, key, whole)
+        batches = ((users.to(device), items.to(device)) for users, items in self.positives(self.epoch, number))
+        losses, count = [], 0
+        for rows in self.shard.rows(batches):
             for phase in phases:
-                losses.append(self._step(phase, rows, negatives) * len(rows.batch_items))
+                losses.append(self._step(phase, rows, key) * len(rows.batch_items))
+            count += len(rows.batch_items)
         summed = torch.stack(losses)
         if self.world > 1:
             dist.all_reduce(summed)
@@ -222,9 +246,9 @@ class _Loop:
             raise DivergedError(
                 f"the loss is {float(summed[broken[0]])} in epoch {self.epoch}, step {int(broken[0]) + 1}"
             )
-        return float(summed.sum()) / (len(order) * len(phases))
+        return float(summed.sum()) / (count * len(phases))
 
-    def _step(self, phase: Phase, rows: Rows, negatives: Tensor) -> Tensor:
+    def _step(self, phase: Phase, rows: Rows, key: int) -> Tensor:
         """One optimiser step on this rank's rows, their loss weighted by their share of the batch."""
         trained: list[nn.Parameter] = []
         for group in self.groups:
@@ -234,25 +258,46 @@ class _Loop:
                 parameter.grad = None
             trained += group["params"] if moves else []
         self.optimizer.zero_grad()
-        loss = self._loss(phase, rows, negatives)
-        loss.backward()
+        loss = self._backward(phase, rows, key)
         self._reduce_gradients(trained)
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
-    def _loss(self, phase: Phase, rows: Rows, negatives: Tensor) -> Tensor:
-        """This rank's part of the loss of the batch; the parts of all ranks add up to it."""
+    def _backward(self, phase: Phase, rows: Rows, key: int) -> Tensor:
+        """This rank's part of the loss of the batch, after its backward pass; the parts of all ranks add up to it."""
         user_table, item_table = self.backbone.embed()
-        u_BD = prepare(F.embedding(rows.users, user_table), self.loss.similarity)
-        v_ID = prepare(item_table, self.loss.similarity)
-        pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
-        scored = Scored(rows.users, rows.items, negatives, rows.pairs, self.train, self.sampler, u_BD, v_ID)
-        optional = {name: FIELDS[name](scored) for name in self.loss.needs}
-        loss = self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
+        tables = user_table, prepare(item_table, self.loss.similarity)
+        roots: dict[Tensor, Tensor | None] = {}
+        if self.micro_batch is None:
+            loss = self._loss(phase, rows, key, *tables)
+            roots[loss] = None
+        else:
+            leaves = [table.detach().requires_grad_(table.requires_grad) for table in tables]
+            loss = tables[1].new_zeros(())
+            for piece in rows.pieces(self.micro_batch):
+                part = self._loss(phase, piece, key, *leaves)
+                part.backward()
+                loss = loss + part.detach()
+            roots |= {table: leaf.grad for table, leaf in zip(tables, leaves, strict=True) if leaf.grad is not None}
         if phase.trains is None or "model" in phase.trains:
             auxiliary = self.backbone.auxiliary_loss(rows.batch_users, rows.batch_items)
-            loss = loss if auxiliary is None else loss + auxiliary / self.world
-        return loss
+            if auxiliary is not None:
+                auxiliary = auxiliary / self.world
+                loss = loss + auxiliary
+                roots[auxiliary] = None
+        torch.autograd.backward(list(roots), list(roots.values()))
+        return loss.detach()
+
+    def _loss(self, phase: Phase, rows: Rows, key: int, user_table: Tensor, v_ID: Tensor) -> Tensor:
+        """These rows' part of the loss of the batch."""
+        n = self.settings.negatives if self.loss.sampled else 0
+        whole = WholeBatch(rows.batch_items, rows.start)
+        negatives = self.sampler.sample(rows.users, rows.positions, n, key, whole)
+        u_BD = prepare(F.embedding(rows.users, user_table), self.loss.similarity)
+        pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
+        scored = Scored(rows.users, rows.items, negatives, self.train, self.sampler, u_BD, v_ID)
+        optional = {name: FIELDS[name](scored) for name in self.loss.needs}
+        return self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
 
     def _reduce_gradients(self, trained: list[nn.Parameter]) -> None:
         """Sum the gradients over the ranks; of what has a row per user, the owner's is the sum already."""
@@ -341,7 +386,6 @@ class Scored:
     users: Tensor
     items: Tensor
     negatives: Tensor
-    pairs: Tensor
     train: Interactions
     sampler: Sampler
     u_BD: Tensor
@@ -384,7 +428,7 @@ FIELDS: dict[str, Callable[[Scored], Any]] = {
     "user": lambda scored: scored.users,
     "item": lambda scored: scored.items,
     "neg_item": lambda scored: scored.negatives,
-    "pair": lambda scored: scored.pairs,
+    "pair": lambda scored: scored.train.places(scored.users, scored.items),
     "n_positives": lambda scored: scored.train.degrees[scored.users],
     "positives": lambda scored: scored.positives,
     "pos_rank": lambda scored: scored.ranks[:, 0],
@@ -398,11 +442,15 @@ FIELDS: dict[str, Callable[[Scored], Any]] = {
 def save_atomically(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain Python values; ``path`` holds either the old or the new state, never a part."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would keep it full
+        raise
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

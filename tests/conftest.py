@@ -11,10 +11,23 @@ os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+hypothesis.settings.register_profile("untimed", deadline=None)  # a slow moment of the machine is no failure
+hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests map goes to a cache of the session, beside the kernels that are built already."""
+    kept = Path(os.environ.get("RECLOSS_CACHE") or Path.home() / ".cache" / "recloss") / "native"
+    kept.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "native").symlink_to(kept)
+    os.environ["RECLOSS_CACHE"] = str(folder)
 
 
 @pytest.fixture(scope="session")

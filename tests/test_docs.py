@@ -91,6 +91,21 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+SWEEPS = ROOT / "docs" / "sweeps.md"
+RANDOM = {"method": "random", "trials": 3}
+
+
+@pytest.mark.parametrize("text", [*blocks(SWEEPS, "yaml sweep"), *blocks(SWEEPS, "yaml losses")])
+def test_every_example_of_the_page_on_sweeps_plans(text):
+    part = yaml.safe_load(text)
+    part = part if SweepSettings.model_fields.keys() & part.keys() else {"losses": part, "search": RANDOM}
+    raw = {"name": "s", "data": [{"name": "a", "path": "x"}], "backbones": {"mf": None}, "losses": {"llpauc": None}}
+    if "trials_per_cell" in part.get("budget", {}):
+        part["losses"] = {"sl": None}
+    for cell in plan(parse(SweepSettings, raw | part, "page"), {}):
+        assert cell.grid
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "tune_spaces" / "sweeps").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_packaged_sweep_plans(file):
     cells = plan(read(SweepSettings, file), {})

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import click
 
-from pipelines.commands import data, results, training
+from pipelines.commands import data, prepare, results, training
 from pipelines.commands.base import INTERRUPTED, recloss
-from recloss.errors import InputError
+from recloss.errors import InputError, plain
 
-__all__ = ["data", "recloss", "results", "run", "training"]
+__all__ = ["data", "prepare", "recloss", "results", "run", "training"]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,5 +28,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _refuse(message: str) -> int:
-    click.echo(f"recloss: {' '.join(message.split())}", err=True)
+    click.echo(f"recloss: {plain(message)}", err=True)
     return 2

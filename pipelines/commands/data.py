@@ -1,7 +1,6 @@
-"""`recloss data` and `recloss prepare`: from public data sets and raw logs to prepared datasets."""
+"""`recloss data`: public data sets, and what is to be known of prepared ones."""
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -10,58 +9,66 @@ from pipelines.commands.base import Group, new_console, recloss
 
 @recloss.group(cls=Group)
 def data() -> None:
-    """Public data sets."""
+    """Public data sets, and a look at prepared ones."""
 
 
 @data.command("list")
-def data_list() -> None:
-    """Show the public data sets that `fetch` knows."""
+@click.argument("name", required=False)
+def data_list(name: str | None) -> None:
+    """Show the public data sets that `fetch` knows, or all that is known of one."""
     from rich.table import Table
 
-    from pipelines.fetch import table
+    from pipelines.public import described, public_datasets
 
-    shown = Table("name", "title", "size", "terms")
-    for public in table():
-        shown.add_row(public.name, public.title, f"{public.bytes / 1e6:.1f} MB", public.licence)
-    new_console().print(shown)
+    console = new_console()
+    if name is not None:
+        for line in described(name):
+            console.print(line, markup=False, soft_wrap=True)
+        return
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("name", "download", "--format"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("title")
+    for key, public in public_datasets().items():
+        bytes_ = next((source.bytes for source in public.sources if source.bytes), public.bytes)
+        size = f"{bytes_ / 1e6:,.1f} MB" if bytes_ else "by hand" if public.by_hand else ""
+        shown.add_row(key, size, public.format, public.title)
+    console.print(shown)
+    console.print("Terms, address, citation and checksum of one: recloss data list NAME", markup=False)
 
 
 @data.command("fetch")
 @click.argument("name")
 def data_fetch(name: str) -> None:
-    """Download a public data set into the cache and show its terms."""
-    from pipelines.fetch import fetch
+    """Download a public data set into the cache (RECLOSS_CACHE) and show its terms."""
+    from pipelines.public import fetch, prepare_command
 
-    click.echo(fetch(name, on_step=click.echo))
+    file = fetch(name, on_step=click.echo)
+    click.echo(file)
+    click.echo(f"to prepare it: {prepare_command(name, file)}")
 
 
-@recloss.command()
-@click.option("--raw", type=click.Path(path_type=Path), required=True, help="A raw log: a file, or a folder of files.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the prepared dataset.")
-@click.option("--format", "format_", default="auto", show_default=True, help="movielens, csv, parquet or auto.")
-@click.option("--user", help="Column of user ids (csv, parquet).  [default: user]")
-@click.option("--item", help="Column of item ids.  [default: item]")
-@click.option("--rating", help="Column of ratings, if there is one.")
-@click.option("--timestamp", help="Column of timestamps, if there is one.")
-@click.option("--min-rating", help="Drop interactions with a lower rating.")
-@click.option("--k-core", help="Keep users and items with at least this many interactions, iterated.  [default: 1]")
-@click.option("--split", help="How to split: iid (per user, at random).  [default: iid]")
-@click.option("--split-seed", help="Seed of the split.  [default: 0]")
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "local", "ray"]),
-    default="auto",
-    show_default=True,
-    help="Where it runs.",
-)
-def prepare(raw: Path, out: Path, format_: str, engine: Literal["auto", "local", "ray"], **options: str | None) -> None:
-    """Turn a raw log into a prepared dataset: filter, de-duplicate, k-core, index, split."""
-    from pipelines.prepare import prepare as prepare_dataset
-    from pipelines.settings import PrepareSettings, parse
+@data.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+def data_inspect(path: Path) -> None:
+    """Show what a prepared dataset looks like and how it was made; names no user and no item."""
+    from pipelines.prepare.inspect import inspect
+    from pipelines.prepare.shown import shown
 
-    given = {key: value for key, value in options.items() if value is not None}
-    columns = {key: given.pop(key) for key in ("user", "item", "rating", "timestamp") if key in given}
-    settings = parse(PrepareSettings, {"format": format_, "columns": columns} | given, "recloss prepare")
-    manifest = prepare_dataset(raw, out, settings, engine=engine, on_step=click.echo)
-    sizes = manifest["sizes"]
-    click.echo(f"{out}: {sizes['users']:,} users, {sizes['items']:,} items, fingerprint {manifest['fingerprint'][:12]}")
+    for line in shown(inspect(path)):
+        click.echo(line)
+
+
+@data.command("verify")
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--raw", type=click.Path(path_type=Path), help="The raw log: compare its checksums too.")
+def data_verify(paths: tuple[Path, ...], raw: Path | None) -> int:
+    """Read every file of prepared datasets again: are they what their manifests say?"""
+    from pipelines.doctor import render
+    from pipelines.prepare.verify import verify
+
+    fine = True
+    for path in paths:
+        click.echo(f"{path}:")
+        fine &= render(verify(path, raw), fine="as its manifest says")
+    return 0 if fine else 1

@@ -19,17 +19,24 @@ from pipelines.commands.base import STORAGE, TRACKING, new_console, recloss, sto
     show_default=True,
     help="Folder.",
 )
+@click.option(
+    "--mix-fingerprints",
+    is_flag=True,
+    help="Show results on different contents of a data set in one column, with a footnote and unranked.",
+)
 @STORAGE
 @TRACKING
-def report(experiment: str, formats: str, out: Path, storage: Path, tracking_uri: str | None) -> None:
+def report(
+    experiment: str, formats: str, out: Path, mix_fingerprints: bool, storage: Path, tracking_uri: str | None
+) -> None:
     """Rebuild the comparison table of a sweep from the tracking store alone."""
     from pipelines.report import show, write_report
     from pipelines.tracking import read_results
 
     results = read_results(store(tracking_uri, storage), experiment)
-    paths = write_report(results, out, [part.strip() for part in formats.split(",")])
+    paths = write_report(results, out, [part.strip() for part in formats.split(",")], mix_fingerprints=mix_fingerprints)
     console = new_console()
-    console.print(show(results))
+    console.print(show(results, mix_fingerprints=mix_fingerprints))
     for path in paths:
         console.print(str(path), markup=False, soft_wrap=True)
 
@@ -40,11 +47,11 @@ def report(experiment: str, formats: str, out: Path, storage: Path, tracking_uri
 @TRACKING
 def ui(port: int, storage: Path, tracking_uri: str | None) -> int:
     """Open the MLflow UI on 127.0.0.1 until Ctrl-C."""
-    from pipelines.tracking import UI_ENVIRONMENT, ui_command
+    from pipelines.tracking import ui_command
 
-    command = ui_command(store(tracking_uri, storage), port)
+    command, environment = ui_command(store(tracking_uri, storage), port)
     click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    return subprocess.run(command, env={**os.environ, **UI_ENVIRONMENT}, check=False).returncode
+    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
 
 
 @recloss.command()

@@ -1,12 +1,13 @@
 """`recloss train` and `recloss sweep`."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
-from pipelines.commands.base import INTERRUPTED, SPACES, STORAGE, TRACKING, new_console, recloss, store
+from pipelines.commands.base import SPACES, STORAGE, TRACKING, new_console, recloss, store
 from recloss.errors import InputError
 
 
@@ -62,32 +63,56 @@ def _key_value(setting: str) -> tuple[str, Any]:
 
 
 @recloss.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("what", nargs=-1, required=True, metavar="FILE | status NAME")
 @click.option("--dry-run", is_flag=True, help="Print the cells and trials with their counts, and stop.")
 @STORAGE
 @TRACKING
 @SPACES
-def sweep(file: Path, dry_run: bool, storage: Path, tracking_uri: str | None, spaces: Path | None) -> int:
-    """Run the sweep of a YAML file; the same command again resumes it."""
+def sweep(
+    what: tuple[str, ...], dry_run: bool, storage: Path, tracking_uri: str | None, spaces: Path | None
+) -> int:  # fmt: skip
+    """Run the sweep of a YAML file; the same command again resumes it. `status NAME` shows how far a sweep is, from
+    another terminal or host.
+    """
+    match what:
+        case ("status", name):
+            return _status(name, store(tracking_uri, storage))
+        case ("status",):
+            raise click.UsageError("sweep status: expected the NAME of a sweep")
+        case (file,):
+            return _run(Path(file), dry_run, storage, store(tracking_uri, storage), spaces)
+    raise click.UsageError(f"sweep: expected a FILE or 'status NAME', got {' '.join(what)!r}")
+
+
+def _status(name: str, uri: str) -> int:
+    from pipelines.status import show_status
+    from pipelines.tracking import read_results
+
+    new_console().print(show_status(read_results(uri, name), time.time()))
+    return 0
+
+
+def _run(file: Path, dry_run: bool, storage: Path, uri: str, spaces: Path | None) -> int:
     from pipelines.settings import SweepSettings, read
 
     settings = read(SweepSettings, file)
     console = new_console()
     if dry_run:
-        from pipelines.plan import describe
+        from pipelines.plan import plan
+        from pipelines.search.describe import describe
 
-        describe(settings, spaces, console)
+        describe(settings, plan(settings, {}, spaces), console)
         return 0
     from pipelines.report import show, write_report
     from pipelines.sweep import run_sweep
     from pipelines.tracking import read_results
 
-    uri = store(tracking_uri, storage)
-    if not run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console):
+    ending = run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console)
+    if not ending:
         console.print(
-            f"interrupted; finished trials are kept. To go on: recloss sweep {file}", markup=False, soft_wrap=True
+            f"{ending.message}; nothing is lost. To go on: recloss sweep {file}", markup=False, soft_wrap=True
         )
-        return INTERRUPTED
+        return ending.code
     results = read_results(uri, settings.name)
     console.print(show(results))
     for path in write_report(results, storage / settings.name / "report", ["md", "csv"]):

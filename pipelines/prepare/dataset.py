@@ -1,6 +1,7 @@
 """A prepared dataset on disk: its layout, its fingerprint, and reading it back."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from recloss.errors import InputError
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
+POOL = "pool"
 SIDES = ("users", "items")
 MANIFEST = "manifest.json"
 
@@ -27,20 +29,34 @@ class Fingerprint:
 
     sha256("pairs/1" | sha256 of the user ids | of the item ids | of train | valid | test), where ids are
     hashed as their number, their byte lengths (both little-endian int64) and their UTF-8 bytes, and pairs,
-    sorted, as little-endian int32 user, item, user, item, ...
+    sorted, as little-endian int32 user, item, user, item, ... A dataset that has more adds to what is hashed:
+    "position/1" | sha256 of the positions in train | valid | test, as little-endian int64, -1 where there is none;
+    then "pool/1" | sha256 of the pairs in the pool of false negatives.
     """
 
     def __init__(self, users: pa.Array, items: pa.Array):
         self._ids = b"".join(_hash_ids(ids) for ids in (users, items))
-        self._splits = {split: sha256() for split in SPLITS}
+        self._pairs = {part: sha256() for part in (*SPLITS, POOL)}
+        self._positions = {split: sha256() for split in SPLITS}
+        self._has: set[str] = set()
 
-    def add(self, split: str, users: NDArray[np.int32], items: NDArray[np.int32]) -> None:
-        """The next pairs of a split, in order."""
-        self._splits[split].update(np.stack([users, items], axis=1).astype("<i4").tobytes())
+    def add(self, part: str, rows: pa.Table) -> None:
+        """The next interactions of a split or the pool, in order."""
+        pairs = np.stack([rows[side].to_numpy() for side in ("user", "item")], axis=1)
+        self._pairs[part].update(pairs.astype("<i4").tobytes())
+        self._has.add(part)
+        if "position" in rows.column_names and part in SPLITS:
+            self._positions[part].update(rows["position"].fill_null(-1).to_numpy().astype("<i8").tobytes())
+            self._has.add("position")
 
     def hexdigest(self) -> str:
         """The fingerprint of all that was added."""
-        return sha256(b"pairs/1" + self._ids + b"".join(h.digest() for h in self._splits.values())).hexdigest()
+        content = b"pairs/1" + self._ids + b"".join(self._pairs[split].digest() for split in SPLITS)
+        if "position" in self._has:
+            content += b"position/1" + b"".join(positions.digest() for positions in self._positions.values())
+        if POOL in self._has:
+            content += b"pool/1" + self._pairs[POOL].digest()
+        return sha256(content).hexdigest()
 
 
 def _hash_ids(ids: pa.Array) -> bytes:
@@ -58,6 +74,8 @@ class Prepared:
     train: Pairs
     valid: Pairs
     test: Pairs
+    pool: Pairs | None = None
+    """False negatives, where it was prepared with such noise."""
 
     @property
     def n_users(self) -> int:
@@ -81,8 +99,9 @@ class Prepared:
             InputError: it differs from the one in the manifest.
         """
         fingerprint = Fingerprint(*(_read(self.path / f"{side}.parquet", "id").column(0) for side in SIDES))
-        for split in SPLITS:
-            fingerprint.add(split, *getattr(self, split))
+        for part in parts(self.manifest["sizes"]):
+            for file in shard_files(self.path / part):
+                fingerprint.add(part, pq.read_table(file, memory_map=True, partitioning=None))
         if fingerprint.hexdigest() != self.fingerprint:
             raise InputError(f"{self.path}: the content does not match the fingerprint in {MANIFEST}; prepare it again")
 
@@ -91,20 +110,34 @@ def load(path: Path) -> Prepared:
     """Read a prepared dataset.
 
     Raises:
-        InputError: the folder or its manifest is missing or of another version, a shard is missing or
-        damaged, the
-            row counts differ from the manifest, or an index is out of range.
+        InputError: the folder or its manifest is missing or of another version, a shard is missing or damaged,
+            the row counts differ from the manifest, or an index is out of range.
     """
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     sizes = manifest["sizes"]
     for side in SIDES:
         rows = _read(path / f"{side}.parquet", "id").num_rows
         if rows != sizes[side]:
             raise InputError(f"{path / side}.parquet: {rows:,} ids, the manifest says {sizes[side]:,}")
-    return Prepared(path, manifest, *(_pairs(path, split, sizes) for split in SPLITS))
+    return Prepared(path, manifest, *(_pairs(path, part, sizes) for part in parts(sizes)))
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def parts(sizes: dict[str, int]) -> tuple[str, ...]:
+    """The folders of shards that a dataset has."""
+    return (*SPLITS, POOL) if POOL in sizes else SPLITS
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a split, in order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a prepared dataset.
+
+    Raises:
+        InputError: the folder or its manifest is missing or of another version.
+    """
     file = path / MANIFEST
     if not path.exists():
         raise InputError(f"{path}: no such folder; expected a prepared dataset (`recloss prepare` writes one)")
@@ -127,7 +160,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _pairs(path: Path, split: str, sizes: dict[str, int]) -> Pairs:
-    tables = [_read(file, "user", "item") for file in sorted((path / split).glob("part-*.parquet"))]
+    tables = [_read(file, "user", "item") for file in shard_files(path / split)]
     rows = sum(table.num_rows for table in tables)
     if rows != sizes[split]:
         raise InputError(f"{path / split}: {rows:,} rows in {len(tables)} shards, the manifest says {sizes[split]:,}")
@@ -136,6 +169,17 @@ def _pairs(path: Path, split: str, sizes: dict[str, int]) -> Pairs:
         if rows and not (indices.min() >= 0 and indices.max() < size):
             raise InputError(f"{path / split}: {side} index out of range, the manifest has {size:,} {side}s")
     return users, items
+
+
+def shards(path: Path, split: str) -> Iterator[Pairs]:
+    """The pairs of a split's shards, in order, one shard in memory at a time.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    for file in shard_files(path / split):
+        table = _read(file, "user", "item")
+        yield _array([table["user"]]), _array([table["item"]])
 
 
 def _array(columns: list[pa.ChunkedArray]) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """Writing a folder so that it is complete or not there, and Parquet files whose rows alone fix their bytes."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -15,6 +16,8 @@ from recloss.errors import InputError
 
 SHARD_ROWS = 4_000_000
 GROUP_ROWS = 1_000_000
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system answers when there is no room for a file."""
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def staging(out: Path) -> Iterator[Path]:
     It is locked while in use, so the one a killed run left behind is recognised and removed by the next run.
 
     Raises:
-        InputError: the folder cannot be created.
+        InputError: the folder cannot be created, or there is no room for what is written into it.
     """
     prefix = f".{out.name}.partial-"
     folder = out.with_name(prefix + uuid4().hex[:8])
@@ -39,6 +42,10 @@ def staging(out: Path) -> Iterator[Path]:
                     if free:
                         shutil.rmtree(left)
             yield folder
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise InputError(f"{out}: cannot be written ({os.strerror(error.errno)}); nothing was kept") from None
         finally:
             if folder.exists():
                 shutil.rmtree(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from pipelines.report.long import seeds_csv, table_csv
+from pipelines.report.long import cost_csv, seeds_csv, table_csv
 from pipelines.report.markdown import markdown
 from pipelines.report.selected import Selected, selected_configurations
 from pipelines.report.table import Table, build_table
@@ -18,22 +18,31 @@ __all__ = ["FORMATS", "Selected", "Table", "build_table", "selected_configuratio
 
 FORMATS: dict[str, dict[str, Callable[[Table, list[Selected]], str]]] = {
     "md": {"table.md": markdown},
-    "csv": {"table.csv": lambda table, _: table_csv(table), "seeds.csv": lambda table, _: seeds_csv(table)},
+    "csv": {
+        "table.csv": lambda table, _: table_csv(table),
+        "seeds.csv": lambda table, _: seeds_csv(table),
+        "cost.csv": lambda _, selected: cost_csv(selected),
+    },
 }
 """Format to its files."""
 
 
-def show(results: Results, metrics: Sequence[str] | None = None) -> RenderableType:
+def show(results: Results, metrics: Sequence[str] | None = None, mix_fingerprints: bool = False) -> RenderableType:
     """The tables for a rich console.
 
     Raises:
         InputError: see `build_table`.
     """
-    return terminal(build_table(results, metrics), selected_configurations(results))
+    table = build_table(results, metrics, mix_fingerprints)
+    return terminal(table, selected_configurations(results, mix_fingerprints))
 
 
 def write_report(
-    results: Results, out: Path, formats: Sequence[str], metrics: Sequence[str] | None = None
+    results: Results,
+    out: Path,
+    formats: Sequence[str],
+    metrics: Sequence[str] | None = None,
+    mix_fingerprints: bool = False,
 ) -> list[Path]:
     """Write the tables into a folder, each file in one step.
 
@@ -42,6 +51,7 @@ def write_report(
         out: the folder; made where it is missing.
         formats: of `FORMATS`.
         metrics: see `build_table`.
+        mix_fingerprints: see `build_table`.
 
     Raises:
         InputError: for an unknown format, a folder that cannot be written, and see `build_table`.
@@ -49,7 +59,8 @@ def write_report(
     for name in formats:
         if name not in FORMATS:
             raise InputError(choices("format", name, FORMATS))
-    table, selected = build_table(results, metrics), selected_configurations(results)
+    table = build_table(results, metrics, mix_fingerprints)
+    selected = selected_configurations(results, mix_fingerprints)
     files = {file: render(table, selected) for name in formats for file, render in FORMATS[name].items()}
     try:
         out.mkdir(parents=True, exist_ok=True)

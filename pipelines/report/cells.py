@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.prepare.words import differences
 from pipelines.tracking import Results, Selection, TrialRun
 from recloss import backbones, losses
-from recloss.errors import InputError
+from recloss.errors import InputError, plain
 
 FINGERPRINT_DIGITS = 12
 _ERROR_LENGTH = 200
@@ -19,7 +20,9 @@ class Cell:
 
     data: str
     fingerprint: str
-    """Content of the data set; empty before its first trial."""
+    """Content of the data set that this cell was selected on; empty before the first trial."""
+    column_fingerprint: str
+    """Content that the data set's columns are of: another one only where contents may be mixed."""
     backbone: str
     loss: str
     selection: Selection | None
@@ -27,6 +30,8 @@ class Cell:
     """Trials of the search, on this content."""
     confirmation: tuple[TrialRun, ...]
     """Trials of the selected configuration on the confirmation seeds."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of its search."""
 
     @property
     def backbone_title(self) -> str:
@@ -61,11 +66,15 @@ class Cell:
         return "no configuration selected yet"
 
 
-def sweep_cells(results: Results) -> list[Cell]:
+def sweep_cells(results: Results, mix_fingerprints: bool = False) -> list[Cell]:
     """The cells of the sweep's settings, in their order: data sets, backbones, losses.
 
+    Args:
+        results: what the tracking store holds.
+        mix_fingerprints: let the cells of a data set be from different contents, each with its own fingerprint.
+
     Raises:
-        InputError: if the cells of a data set were selected on different contents.
+        InputError: if they are, and this was not asked for.
     """
     trials: dict[tuple[str, str, str], list[TrialRun]] = defaultdict(list)
     for trial in results.trials:
@@ -76,8 +85,16 @@ def sweep_cells(results: Results) -> list[Cell]:
         for backbone in results.settings["backbones"]
         for loss in results.settings["losses"]
     ]
-    fingerprints = {data: _fingerprint(results, data, names) for data, _, _ in names}
+    fingerprints = {data: _fingerprint(results, data, names, mix_fingerprints) for data, _, _ in names}
     return [_cell(results, name, fingerprints[name[0]], trials[name]) for name in names]
+
+
+def difference(results: Results, one: str, other: str) -> str:
+    """How two contents of a data set differ, as far as it is recorded."""
+    known = [results.manifests.get(fingerprint) for fingerprint in (one, other)]
+    if known[0] is None or known[1] is None:
+        return "how they differ is not recorded"
+    return plain(f"they differ in {'; '.join(differences(known[0], known[1]))}")
 
 
 def canonical(registry: dict[str, Any], name: str) -> str:
@@ -91,17 +108,16 @@ def title(registry: dict[str, Any], name: str) -> str:
     return registry[name].title if name in registry else plain(name)
 
 
-def plain(text: str) -> str:
-    """Text on one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def _cell(results: Results, name: tuple[str, str, str], fingerprint: str, trials: list[TrialRun]) -> Cell:
     data, backbone, loss = name
     selection = results.selections.get(name)
+    column_fingerprint = fingerprint
+    if selection is not None:
+        fingerprint = selection.configuration["data"]
     return Cell(
         data=data,
         fingerprint=fingerprint,
+        column_fingerprint=column_fingerprint,
         backbone=backbone,
         loss=loss,
         selection=selection,
@@ -114,24 +130,28 @@ def _cell(results: Results, name: tuple[str, str, str], fingerprint: str, trials
             and selection is not None
             and t.configuration == selection.configuration
         ),
+        notes=results.notes.get(name, ()),
     )
 
 
-def _fingerprint(results: Results, data: str, names: list[tuple[str, str, str]]) -> str:
-    """Content that a data set's cells were selected on, else that of its latest trial."""
+def _fingerprint(results: Results, data: str, names: list[tuple[str, str, str]], mix: bool) -> str:
+    """Content that a data set's cells were selected on (of several, the latest), else that of its latest trial."""
     selected = {
         results.selections[name].configuration["data"]: name
         for name in names
         if name[0] == data and name in results.selections
     }
-    if len(selected) > 1:
-        found = [f"{f[:FINGERPRINT_DIGITS]} ({name[1]}, {name[2]})" for f, name in sorted(selected.items())]
+    if len(selected) > 1 and not mix:
+        contents = sorted(selected)
+        found = [f"{f[:FINGERPRINT_DIGITS]} ({', '.join(selected[f][1:])})" for f in contents]
         raise InputError(
-            f"data set {plain(data)!r}: its results are from different contents, fingerprints "
-            f"{' and '.join(found)}; they cannot share a column: run the sweep again on one of them"
+            f"data set {plain(data)!r}: its results are from different contents, fingerprints {' and '.join(found)}: "
+            f"{'; '.join(difference(results, contents[0], other) for other in contents[1:])}. They cannot share a "
+            "column: run the sweep again on one of them, or see them side by side with --mix-fingerprints"
         )
-    latest = max((t for t in results.trials if t.data == data), key=lambda t: t.start, default=None)
-    return next(iter(selected), latest.fingerprint if latest else "")
+    trials = [t for t in results.trials if t.data == data and (not selected or t.fingerprint in selected)]
+    latest = max(trials, key=lambda t: t.start, default=None)
+    return latest.fingerprint if latest else next(iter(selected), "")
 
 
 def _first_error(trials: Sequence[TrialRun]) -> str:

@@ -3,10 +3,16 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, plain
+from pipelines.report.cells import FINGERPRINT_DIGITS, Cell
+from pipelines.settings import PrepareSettings
 from pipelines.tracking import Results
+from recloss.errors import plain
 
 _MASKING = {"False": "training positives hidden", "True": "training and validation positives hidden"}
+
+_UNSAID = ("format", "columns")
+_DEFAULTS = PrepareSettings().content()
+_SAID_ALWAYS = ("min_rating", "k_core", "split", "test_ratio", "valid_ratio", "test_last", "valid_last", "split_seed")
 
 
 def header(results: Results, cells: list[Cell]) -> list[str]:
@@ -17,6 +23,7 @@ def header(results: Results, cells: list[Cell]) -> list[str]:
     cutoffs = " or ".join(value.strip("[]") for value in _protocol(cells, "cutoffs"))
     ties, metric = (" or ".join(_protocol(cells, key)) for key in ("ties", "metric"))
     lines.append(f"ranking: all items, K = {cutoffs}, {masking}, ties by {ties}")
+    lines += _search(settings)
     lines.append(f"selection: validation {metric}, mean over seeds {_list(settings['seeds'])}")
     lines.append(f"scores: test, mean ± standard deviation (n-1) over seeds {_list(settings['confirm_seeds'])}")
     lines.append(f"tuning budget, grid points: {_list(_budgets(cells))}")
@@ -24,10 +31,30 @@ def header(results: Results, cells: list[Cell]) -> list[str]:
 
 
 def _data(data: dict[str, Any], cells: list[Cell]) -> str:
-    fingerprint = next(cell.fingerprint for cell in cells if cell.data == data["name"])
-    settings = {k: v for k, v in (data["prepare"] or {}).items() if k not in ("format", "columns")}
-    split = ", ".join(f"{key} {value}" for key, value in settings.items()) or "split as in its manifest"
-    return f"data {data['name']}: fingerprint {fingerprint[:FINGERPRINT_DIGITS] or 'not known yet'}, {split}"
+    contents = dict.fromkeys(c for cell in cells if cell.data == data["name"] for c in _contents(cell))
+    fingerprint = " and ".join(content[:FINGERPRINT_DIGITS] for content in contents) or "not known yet"
+    recorded = (data["prepare"] or {}).items()
+    said = [(k, v) for k, v in recorded if k in _SAID_ALWAYS or (k not in _UNSAID and v != _DEFAULTS.get(k))]
+    split = ", ".join(f"{key} {value}" for key, value in said) or "split as in its manifest"
+    return f"data {data['name']}: fingerprint {fingerprint}, {split}"
+
+
+def _contents(cell: Cell) -> list[str]:
+    """That of the column first; none is known before the first trial."""
+    return [content for content in (cell.column_fingerprint, cell.fingerprint) if content]
+
+
+def _search(settings: dict[str, Any]) -> list[str]:
+    """How configurations were found, where it was not by the grid alone. Older sweeps name the method only."""
+    search, halving = settings["search"], settings.get("halving")
+    parts = []
+    if isinstance(search, dict) and search["method"] != "grid":
+        parts.append(f"{search['method']}, {search['trials']} configurations per cell, seed {search['seed']}")
+    if halving:
+        parts.append(
+            f"successive halving from epoch {halving['first']}, the best 1/{halving['reduction']} of a rung train on"
+        )
+    return [f"search: {'; '.join(parts)}"] if parts else []
 
 
 def _protocol(cells: list[Cell], key: str) -> list[str]:

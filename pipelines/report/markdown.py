@@ -27,6 +27,20 @@ def markdown(table: Table, selected: list[Selected]) -> str:
     lines.append(_row(["Data", "Backbone", "Loss", "Selected", "Validation", "Points", "Failed", "s/trial"]))
     lines.append(_row([":--"] * 4 + ["--:"] * 4))
     lines += [_row(_selected(s)) for s in selected]
+    told = [f"- {escape(f'{s.data}, {s.backbone}, {s.loss}: {note}')}" for s in selected for note in s.notes]
+    lines += ["", "Of the search:", "", *told] if told else []
+    known = [s for s in selected if s.cost]
+    if known:
+        lines += [
+            "",
+            "## Cost",
+            "",
+            "Of search and confirmation; failed and pruned trials count, test scoring does not.",
+            "",
+        ]
+        lines.append(_row(["Data", "Backbone", "Loss", "Trials", "Hours", "CPU hours", "GPU hours", "Peak GB"]))
+        lines.append(_row([":--"] * 3 + ["--:"] * 5))
+        lines += [_row(_cost(s)) for s in known]
     return "\n".join(lines) + "\n"
 
 
@@ -56,3 +70,9 @@ def _selected(s: Selected) -> list[str]:
     seconds = "--" if s.seconds is None else f"{s.seconds:.1f}"
     names = [escape(name) for name in (s.data, s.backbone, s.loss, s.params or "--")]
     return [*names, value, str(s.points), str(s.failed), seconds]
+
+
+def _cost(s: Selected) -> list[str]:
+    assert s.cost is not None
+    hours = [f"{value:.3f}" for value in (s.cost.hours, s.cost.cpu_hours, s.cost.gpu_hours)]
+    return [*map(escape, (s.data, s.backbone, s.loss)), str(s.cost.trials), *hours, f"{s.cost.peak_gb:.2f}"]

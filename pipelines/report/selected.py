@@ -3,8 +3,10 @@
 import statistics
 from dataclasses import dataclass
 
-from pipelines.report.cells import Cell, plain, sweep_cells
+from pipelines.report.cells import Cell, sweep_cells
+from pipelines.report.cost import CellCost, cell_cost
 from pipelines.tracking import Results
+from recloss.errors import plain
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,19 @@ class Selected:
     """Grid trials that failed."""
     seconds: float | None
     """Mean training time of the finished grid trials."""
+    notes: tuple[str, ...]
+    """How the search was cut short, and which values lie on an edge of it, with the change that extends it."""
+    cost: CellCost | None
+    """Of search and confirmation, where it is known."""
 
 
-def selected_configurations(results: Results) -> list[Selected]:
+def selected_configurations(results: Results, mix_fingerprints: bool = False) -> list[Selected]:
     """A line per cell of the sweep, in its order.
 
     Raises:
-        InputError: if a data set's results are from different contents.
+        InputError: if a data set's results are from different contents and ``mix_fingerprints`` is not set.
     """
-    return [_selected(cell) for cell in sweep_cells(results)]
+    return [_selected(cell) for cell in sweep_cells(results, mix_fingerprints)]
 
 
 def _selected(cell: Cell) -> Selected:
@@ -49,6 +55,8 @@ def _selected(cell: Cell) -> Selected:
         points=cell.points,
         failed=sum(trial.status == "FAILED" for trial in cell.grid),
         seconds=statistics.fmean(seconds) if seconds else None,
+        notes=tuple(plain(note) for note in cell.notes),
+        cost=cell_cost(cell),
     )
 
 

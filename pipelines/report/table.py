@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.report.cells import Cell, canonical, plain, sweep_cells
+from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, canonical, difference, sweep_cells
 from pipelines.report.header import header
 from pipelines.tracking import Results
 from recloss import losses
-from recloss.errors import InputError, choices
+from recloss.errors import InputError, choices, plain
 from recloss.metrics import metric_name, parse_metric
 
 DEFAULT_METRICS = ("recall", "ndcg")
@@ -36,7 +36,9 @@ class Score:
     values: tuple[SeedValue, ...]
     """By seed; empty where nothing was measured."""
     complete: bool
-    """Whether all confirmation seeds were measured; others are not ranked."""
+    """Whether all confirmation seeds were measured, on the data of the column; others are not ranked."""
+    fingerprint: str
+    """Content of the data it was measured on."""
     notes: tuple[int, ...] = ()
     """Numbers of its footnotes."""
     mark: str = ""
@@ -104,19 +106,20 @@ class Table:
     """Footnotes; the first is number 1."""
 
 
-def build_table(results: Results, metrics: Sequence[str] | None = None) -> Table:
+def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fingerprints: bool = False) -> Table:
     """Make the comparison table of a sweep.
 
     Args:
         results: what the tracking store holds.
         metrics: such as ``["ndcg_20"]``; where not given, recall and NDCG at every cut-off of the protocol.
+        mix_fingerprints: show results on other contents of a data set than its column's, with a footnote and unranked.
 
     Raises:
-        InputError: for a metric that was not measured, or if a data set's results are from different contents.
+        InputError: for a metric that was not measured, or if a data set's results are from different contents and
+            ``mix_fingerprints`` is not set.
     """
-    cells = sweep_cells(results)
+    cells = sweep_cells(results, mix_fingerprints)
     names = _metrics(cells, metrics)
-    wanted = len(results.settings["confirm_seeds"])
     notes = _Notes()
     baselines = [canonical(losses.LOSSES, name) for name in results.settings["baselines"]]
 
@@ -129,8 +132,8 @@ def build_table(results: Results, metrics: Sequence[str] | None = None) -> Table
     for group in groups.values():
         for metric in names:
             c = group[0]
-            columns.append(Column(plain(c.data), c.fingerprint, c.backbone, c.backbone_title, metric))
-            scores = _marked({cell.loss: _score(cell, metric, wanted, notes) for cell in group})
+            columns.append(Column(plain(c.data), c.column_fingerprint, c.backbone, c.backbone_title, metric))
+            scores = _marked({cell.loss: _score(results, cell, metric, notes) for cell in group})
             for loss, score in scores.items():
                 rows.setdefault(loss, []).append(score)
             if baselines:
@@ -173,12 +176,16 @@ def _metrics(cells: list[Cell], wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _score(cell: Cell, metric: str, wanted: int, notes: _Notes) -> Score:
-    key = f"test/{metric}"
+def _score(results: Results, cell: Cell, metric: str, notes: _Notes) -> Score:
+    key, wanted = f"test/{metric}", len(results.settings["confirm_seeds"])
     finished = [trial for trial in cell.confirmation if trial.status == "FINISHED"]
     values = tuple(SeedValue(t.seed, t.metrics[key], t.hash) for t in finished if key in t.metrics)
+    if values and cell.fingerprint != cell.column_fingerprint:
+        how = difference(results, cell.column_fingerprint, cell.fingerprint)
+        other = f"on other data, fingerprint {cell.fingerprint[:FINGERPRINT_DIGITS]}, not ranked; {how}"
+        return Score(values, False, cell.fingerprint, (notes.number(other),))
     if len(values) == wanted:
-        return Score(values, complete=True)
+        return Score(values, True, cell.fingerprint)
     failure = f"failed: {cell.failure}" if cell.failure else ""
     if values:
         why = "; ".join(filter(None, (f"{len(values)} of {wanted} seeds, not ranked", failure)))
@@ -186,7 +193,7 @@ def _score(cell: Cell, metric: str, wanted: int, notes: _Notes) -> Score:
         why = cell.why_unselected
     else:
         why = failure or ("not scored on test yet" if finished else "no finished confirmation run")
-    return Score(values, complete=False, notes=(notes.number(why),))
+    return Score(values, False, cell.fingerprint, (notes.number(why),))
 
 
 def _means(scores: dict[str, Score]) -> dict[str, float]:
@@ -208,9 +215,9 @@ def _improvement(scores: dict[str, Score], baselines: list[str], notes: _Notes) 
     others = [mean for loss, mean in means.items() if loss not in baselines]
     best = max((means[name] for name in baselines if name in means), default=0.0)
     if missing:
-        why = "no improvement is told before every baseline is scored on all seeds"
+        why = "no improvement is told before every baseline is ranked"
     elif not others:
-        why = "no loss beside the baselines is scored on all seeds"
+        why = "no loss beside the baselines is ranked"
     elif best == 0:
         why = "the best baseline scored 0"
     else:

@@ -26,6 +26,7 @@ def terminal(table: Table, selected: list[Selected]) -> RenderableType:
     parts += [Text(f"[{number}] {note}") for number, note in enumerate(table.notes, start=1)]
     for data, cells in groupby(selected, key=lambda cell: cell.data):
         parts += [Text(""), _selected(data, list(cells))]
+    parts += [Text(f"{s.data}, {s.backbone}, {s.loss}: {note}") for s in selected for note in s.notes]
     return Group(*parts)
 
 

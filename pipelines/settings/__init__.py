@@ -1,8 +1,18 @@
 """Every YAML file and command-line option as a pydantic model; nothing else parses configuration."""
 
 from pipelines.settings.base import Settings, parse, read, read_yaml
-from pipelines.settings.prepare import Columns, PrepareSettings
-from pipelines.settings.sweep import BudgetSettings, DataSettings, ResourceSettings, SpaceSettings, SweepSettings
+from pipelines.settings.prepare import Columns, EngineSettings, KCore, Noise, PrepareSettings
+from pipelines.settings.public import PublicDataset, PublicSource
+from pipelines.settings.space import Choices, Range, parse_axes
+from pipelines.settings.sweep import (
+    BudgetSettings,
+    DataSettings,
+    HalvingSettings,
+    ResourceSettings,
+    SearchSettings,
+    SpaceSettings,
+    SweepSettings,
+)
 from pipelines.settings.trial import (
     COMPONENTS,
     DEFAULT_SAMPLER,
@@ -26,13 +36,22 @@ __all__ = [
     "RESULT_VERSION",
     "SECTIONS",
     "BudgetSettings",
+    "Choices",
     "Columns",
     "ComponentSettings",
     "DataSettings",
+    "EngineSettings",
+    "HalvingSettings",
+    "KCore",
+    "Noise",
     "OptimSettings",
     "PrepareSettings",
     "ProtocolSettings",
+    "PublicDataset",
+    "PublicSource",
+    "Range",
     "ResourceSettings",
+    "SearchSettings",
     "Settings",
     "SpaceSettings",
     "SweepSettings",
@@ -44,6 +63,7 @@ __all__ = [
     "hyper_parameters",
     "make_trial",
     "parse",
+    "parse_axes",
     "read",
     "read_yaml",
 ]

@@ -45,6 +45,9 @@ class TrainSettings(Settings):
     """Epochs between validations."""
     patience: int = Field(default=5, ge=1)
     """Training stops after this many validations without a new best."""
+    stream: bool = False
+    """Read the training pairs through Ray Data, in another random order (`pipelines.stream`), where they do not fit in
+    memory."""
 
 
 class ProtocolSettings(Settings):
@@ -91,9 +94,12 @@ class Trial(Settings):
     def hash(self) -> str:
         """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON.
 
-        The default sampler is left out, so that trials keep the identity they had before there were others.
+        The default sampler and a stream that is not used are left out, so that trials keep the identity they had
+        before there were others.
         """
         content = self.model_dump(mode="json", exclude={"sampler"} if self.sampler == DEFAULT_SAMPLER else None)
+        if not self.train.stream:
+            del content["train"]["stream"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -106,6 +112,8 @@ class Trial(Settings):
             flat |= {f"{role}.{key}": value for key, value in component.params.items()}
         for section in ("optim", "train", "protocol"):
             flat |= {f"{section}.{k}": v for k, v in getattr(self, section).model_dump(mode="json").items()}
+        if not self.train.stream:
+            del flat["train.stream"]
         return flat | {"result_version": self.result_version}
 
 
@@ -158,8 +166,8 @@ def construct(role: str, name: str, params: dict[str, Any]) -> Any:
         nothing = torch.zeros(0, dtype=torch.int64)
         return backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
     if role == "sampler":
-        two = torch.arange(2)
-        return sampling.build_sampler(name, params, Interactions(two, two, 2, 2))
+        two = Interactions(torch.arange(2), torch.arange(2), 2, 2)
+        return sampling.build_sampler(name, params, two, pool=two)
     with torch.device("meta"):
         return losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, n_negatives=1, seed=0)
 
@@ -186,7 +194,10 @@ def make_trial(
     components = {role: component(role, name, nested[role], where) for role, name in names.items()}
     _check_sampler_has_effect(components["loss"], components["sampler"], where)
     sections = {name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()}
-    return Trial(data=data, seed=seed, **components, **sections)  # type: ignore[arg-type]
+    trial = Trial(data=data, seed=seed, **components, **sections)  # type: ignore[arg-type]
+    if trial.train.stream:
+        _check_streams(trial, where)
+    return trial
 
 
 def _sampler_name(dotted: Mapping[str, Any], where: str) -> str:
@@ -202,6 +213,16 @@ def _check_sampler_has_effect(loss: ComponentSettings, sampler: ComponentSetting
             f"{where}: the loss {loss.name!r} reads no sampled negatives here, "
             f"so the sampler {sampler.name!r} would have no effect"
         )
+
+
+def _check_streams(trial: Trial, where: str) -> None:
+    if "pair" in construct("loss", trial.loss.name, trial.loss.params).needs:
+        raise InputError(
+            f"{where}: train.stream: the loss {trial.loss.name!r} keeps a number per training pair in memory"
+        )
+    backbone = trial.backbone.name
+    if "train" in inspect.signature(backbones.get(backbone)).parameters:
+        raise InputError(f"{where}: train.stream: the backbone {backbone!r} keeps all training pairs in memory")
 
 
 def dotted_names(components: Mapping[str, str]) -> list[str]:

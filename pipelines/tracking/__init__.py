@@ -6,10 +6,11 @@ nothing. The reports read nothing but what `read_results` returns.
 """
 
 from pipelines.tracking.read import Results, Selection, TrialRun, experiments, read_results
+from pipelines.tracking.recorder import Recorder
 from pipelines.tracking.store import UI_ENVIRONMENT, ui_command
 from pipelines.tracking.write import Tracker, open_tracker
 
 __all__ = [
-    "UI_ENVIRONMENT", "Results", "Selection", "Tracker", "TrialRun", "experiments", "open_tracker",
+    "UI_ENVIRONMENT", "Recorder", "Results", "Selection", "Tracker", "TrialRun", "experiments", "open_tracker",
     "read_results", "ui_command",
 ]  # fmt: skip

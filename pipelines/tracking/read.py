@@ -2,17 +2,19 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking.runs import Run, paged, scan
+from pipelines.tracking.runs import MANIFESTS, Run, paged, scan
 from pipelines.tracking.store import check_not_deleted, contact, reason, redact, shown
 from recloss.errors import InputError, choices
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+_COST = "cost/"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class TrialRun:
     end: float | None
     """Unix seconds; none while the trial is RUNNING."""
     error: str | None
+    pruned: bool = False
+    """Successive halving ended it (then it is KILLED)."""
+    failures: tuple[str, ...] = ()
+    """The kind of every failure (see `pipelines.failures`), the last one's last; resumed or not."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """By the names of `pipelines.cost.Cost`; empty before the trial ended."""
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -61,6 +69,28 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Driver:
+    """The process that runs a sweep, or ran it last."""
+
+    host: str
+    pid: int
+    seen: float
+    """Unix seconds by its own clock, renewed every half minute."""
+    status: str
+    """Of the sweep: RUNNING, FINISHED, FAILED or KILLED."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many trials a sweep has, at most."""
+
+    search: list[int]
+    """Of each cell's search, in the order of the settings: data sets, backbones, losses."""
+    confirm: int
+    """Confirmations of each cell."""
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything the store holds on a sweep."""
 
@@ -70,6 +100,12 @@ class Results:
     trials: tuple[TrialRun, ...]
     selections: dict[tuple[str, str, str], Selection]
     """By (data set, backbone, loss); cells without a selection are absent."""
+    manifests: dict[str, dict[str, Any]]
+    """By fingerprint, of every data set that the sweep was started on."""
+    notes: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
+    """What a reader should know of a cell's search; cells without notes are absent."""
+    driver: Driver | None = None
+    plan: Plan | None = None
 
 
 def experiments(uri: str) -> list[str]:
@@ -99,15 +135,24 @@ def read_results(uri: str, experiment: str) -> Results:
     runs = scan(client, found.experiment_id)
     if ("sweep",) not in runs:
         raise InputError(f"experiment {experiment!r} holds no sweep, so there is nothing to compare")
-    selections = {}
+    selections, notes = {}, {}
     for key, run in runs.items():
+        if key[0] == "cell" and "recloss.notes" in run.tags:
+            notes[key[1], key[2], key[3]] = tuple(json.loads(run.tags["recloss.notes"]))
         if key[0] == "cell" and "recloss.selected" in run.tags:
             raw = json.loads(run.tags["recloss.selected"])
             selections[key[1], key[2], key[3]] = Selection(**raw | {"trials": tuple(raw["trials"])})
     trials = [_trial(run) for key, run in runs.items() if key[0] == "trial"]
     trials.sort(key=lambda t: (t.data, t.backbone, t.loss, t.seed, t.hash))
-    settings = _read_settings(client, runs["sweep",].id, found)
-    return Results(found.name, settings, tuple(trials), selections)
+    settings, manifests = _read_artifacts(client, runs["sweep",].id, found)
+    driver, plan = _told(runs["sweep",])
+    return Results(found.name, settings, tuple(trials), selections, manifests, notes, driver, plan)
+
+
+def _told(sweep: Run) -> tuple[Driver | None, Plan | None]:
+    """What the driver tells readers; a sweep of before drivers did has neither."""
+    driver, plan = (json.loads(sweep.tags.get(f"recloss.{name}", "null")) for name in ("driver", "plan"))
+    return driver and Driver(**driver, status=sweep.status), plan and Plan(**plan)
 
 
 def _trial(run: Run) -> TrialRun:
@@ -122,10 +167,13 @@ def _trial(run: Run) -> TrialRun:
         stages=tuple(stage for stage in tags["recloss.stage"].split(",") if stage),
         status=run.status,
         params=run.params,
-        metrics=run.metrics if run.status == "FINISHED" else {},
+        metrics={k: v for k, v in run.metrics.items() if not k.startswith(_COST)} if run.status == "FINISHED" else {},
         start=run.start / 1000,
         end=None if run.end is None or run.status == "RUNNING" else run.end / 1000,
         error=tags.get("recloss.error"),
+        failures=tuple(kind for kind in tags.get("recloss.failures", "").split(", ") if kind),
+        cost={k.removeprefix(_COST): v for k, v in run.metrics.items() if k.startswith(_COST)},
+        pruned="recloss.pruned" in tags,
     )
 
 
@@ -135,15 +183,24 @@ def _experiments(client: "MlflowClient") -> list[str]:
     return sorted(experiment.name for experiment in found)
 
 
-def _read_settings(client: "MlflowClient", run_id: str, experiment: "Experiment") -> dict[str, Any]:
+def _read_artifacts(
+    client: "MlflowClient", run_id: str, experiment: "Experiment"
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings of the sweep, and by fingerprint the manifests of its data (none of before they were recorded)."""
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(run_id, "sweep.json", folder)
+            settings = Path(client.download_artifacts(run_id, "sweep.json", folder))
+            kept = client.list_artifacts(run_id, MANIFESTS)
+            manifests = [Path(client.download_artifacts(run_id, info.path, folder)) for info in kept]
         except (MlflowException, OSError) as error:
             place = redact(experiment.artifact_location)
             missing = f"sweep {experiment.name!r}: sweep.json cannot be read from the artifact store {place}"
             raise InputError(f"{missing} ({reason(error)})") from None
-        settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        return settings
+        return _json(settings), {file.stem: _json(file) for file in manifests}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content

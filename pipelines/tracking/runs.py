@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
+MANIFESTS = "data"
+"""Artifact folder of a sweep's run: the manifest of every prepared dataset that it was started on, by fingerprint."""
+
 Key = tuple[str, ...]
 """``("sweep",)``, ``("cell", data, backbone, loss)`` or ``("trial", hash)``."""
 

@@ -22,7 +22,7 @@ UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-"""What the process of `ui_command` needs beside the caller's environment (else it starts ten processes)."""
+"""What an MLflow server needs to be one process, and silent (else it starts ten)."""
 
 _CONTACT_SECONDS = 5
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -30,17 +30,19 @@ _SCHEMES = ("sqlite", "http", "https", *_DATABASE_PORTS)
 _EXAMPLES = "give e.g. sqlite:////home/me/mlflow.db or http://host:5000"
 
 
-def ui_command(uri: str, port: int = 5000) -> list[str]:
-    """Command that serves MLflow's pages on this machine; it needs `UI_ENVIRONMENT`.
+def ui_command(uri: str, port: int = 5000) -> tuple[list[str], dict[str, str]]:
+    """Command that serves MLflow's pages on this machine, and what its environment needs beside the caller's.
+
+    The URI, which may hold a password, is in the environment: everybody on the machine may read a command line.
 
     Raises:
         InputError: if the URI is malformed, a server already, or names no store.
     """
     if uri.startswith("http"):
         raise InputError(f"{shown(uri)} is an MLflow server already: open it in a browser")
-    store = ["--backend-store-uri", _database_uri(uri, create=False)]
     place = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *store, *place]
+    environment = {**UI_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": _database_uri(uri, create=False)}
+    return [sys.executable, "-m", "mlflow", "server", *place], environment
 
 
 @contextmanager
@@ -58,13 +60,13 @@ def contact(uri: str, *, create: bool) -> Iterator["MlflowClient"]:
         _check_host(uri)
     else:
         uri = _database_uri(uri, create=create)
-    client_class, store_errors = _quiet_mlflow()
-    with _impatient():
+    client_class, errors = _quiet_mlflow(), store_errors()
+    with impatient(_CONTACT_SECONDS):
         try:
             client = client_class(uri)
             client.search_experiments(max_results=1)
             yield client
-        except store_errors as error:
+        except errors as error:
             raise InputError(f"tracking store {shown(uri)} cannot be used: {reason(error)}") from None
 
 
@@ -101,24 +103,18 @@ def reason(error: BaseException) -> str:
     return redact(lines[0][:300] if lines else type(error).__name__)
 
 
-def _quiet_mlflow() -> tuple[type["MlflowClient"], tuple[type[Exception], ...]]:
-    """Import MLflow (seconds) without its reports to its makers and its talk on the terminal."""
-    for key in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
-        os.environ.setdefault(key, "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient
+def store_errors() -> tuple[type[Exception], ...]:
+    """What is raised when a store does not answer or refuses."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("mlflow", "alembic"):
-        getLogger(name).setLevel(WARNING)
-    return MlflowClient, (MlflowException, SQLAlchemyError, ImportError, OSError)
+    return MlflowException, SQLAlchemyError, ImportError, OSError
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """MLflow's client repeats a failed HTTP request for minutes; here it does not."""
-    hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_CONTACT_SECONDS)}
+def impatient(seconds: int) -> Iterator[None]:
+    """MLflow's client repeats a failed HTTP request for minutes; in the block it gives one this long, and once."""
+    hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
     before = {key: os.environ.get(key) for key in hurry}
     os.environ.update(hurry)
     try:
@@ -128,6 +124,18 @@ def _impatient() -> Iterator[None]:
             os.environ.pop(key)
             if value is not None:
                 os.environ[key] = value
+
+
+def _quiet_mlflow() -> type["MlflowClient"]:
+    """Import MLflow (seconds) without its reports to its makers and its talk on the terminal."""
+    for key in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+        os.environ.setdefault(key, "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        getLogger(name).setLevel(WARNING)
+    return MlflowClient
 
 
 def _check_host(uri: str) -> None:

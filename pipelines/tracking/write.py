@@ -1,6 +1,9 @@
 """What the driver of a sweep writes: runs of the sweep, its cells and, from their journals, its trials."""
 
 import json
+import os
+import socket
+import time
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines import journal
 from pipelines.settings import Trial
-from pipelines.tracking.runs import Key, Run, scan
+from pipelines.tracking.runs import MANIFESTS, Key, Run, scan
 from pipelines.tracking.store import check_not_deleted, contact
 from recloss.errors import InputError
 
@@ -56,10 +59,18 @@ class Tracker:
     def __init__(self, client: "MlflowClient", experiment_id: str):
         self._client = client
         self._experiment_id = experiment_id
-        self._runs = scan(client, experiment_id)
+        self.reread()
 
-    def sweep_started(self, settings: dict[str, Any]) -> None:
-        """Set the sweep's run RUNNING, and its open cells; its resolved settings become ``sweep.json``."""
+    def reread(self) -> None:
+        """Forget what was known of the runs and look at the store: after a write of which the end is not known."""
+        self._runs = scan(self._client, self._experiment_id)
+
+    def sweep_started(self, settings: dict[str, Any], manifests: Iterable[dict[str, Any]] = ()) -> None:
+        """Set the sweep's run RUNNING, and its open cells.
+
+        Its resolved settings become ``sweep.json``; the manifests of its prepared datasets are kept beside those of
+        earlier starts, so that a report can say how two contents differ.
+        """
         self._client.set_experiment_tag(self._experiment_id, "recloss.kind", "sweep")
         sweep = self._sweep()
         self._set_status(sweep, "RUNNING")
@@ -67,9 +78,28 @@ class Tracker:
         named["recloss.data"] = [data["name"] for data in settings["data"]]
         self._log(sweep, {key: ", ".join(names) for key, names in named.items()}, {}, {})
         self._client.log_text(sweep.id, json.dumps(settings, indent=2) + "\n", "sweep.json")
+        kept = {info.path for info in self._client.list_artifacts(sweep.id, MANIFESTS)}
+        for manifest in manifests:
+            if (path := f"{MANIFESTS}/{manifest['fingerprint']}.json") not in kept:
+                self._client.log_text(sweep.id, json.dumps(manifest, indent=2) + "\n", path)
         for cell in self._of_kind("cell"):
             if "recloss.selected" not in cell.tags:
                 self._set_status(cell, "RUNNING")
+
+    def sweep_planned(self, searched: Sequence[int], confirmations: int) -> None:
+        """Tell readers how many trials there will be at most.
+
+        Args:
+            searched: trials of each cell's search, in the order of the settings.
+            confirmations: of each cell.
+        """
+        plan = json.dumps({"search": list(searched), "confirm": confirmations}, separators=(",", ":"))
+        self._log(self._sweep(), {"recloss.plan": plan}, {}, {})
+
+    def driver_seen(self) -> None:
+        """Tell readers that this process drives the sweep, and lives."""
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "seen": round(time.time())}
+        self._log(self._sweep(), {"recloss.driver": json.dumps(driver)}, {}, {})
 
     def sweep_ended(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the sweep's run; cells without a selection end FAILED, or KILLED with the sweep."""
@@ -81,7 +111,7 @@ class Tracker:
     def record_trial(self, folder: Path, *, data_name: str, stage: Literal["grid", "confirm"]) -> None:
         """Bring the run of a trial up to date with the journal in its folder; no journal, no run.
 
-        A failed trial gets its error and no measurement.
+        A failed trial gets its error and no measurement, a pruned one is KILLED with the tag ``recloss.pruned``.
 
         Raises:
             InputError: if the journal is damaged, or the experiment has the same data under another name.
@@ -107,8 +137,20 @@ class Tracker:
             tags["recloss.error"] = _cut(str(events[-1]["error"]))
         else:
             self._delete_tag(run, "recloss.error")
+        if (last := events[-1])["event"] == "prune":
+            tags["recloss.pruned"] = f"rung {last['rung']}: place {last['rank']} of {last['of']}, {last['kept']} go on"
+        else:
+            self._delete_tag(run, "recloss.pruned")
+        failed = [*start.get("failures", []), *(event for event in events if "kind" in event)]
+        if failed:
+            tags["recloss.failures"] = _cut(", ".join(failure["kind"] for failure in failed))
         params = {key: str(value) for key, value in trial.flat().items()}
-        self._log(run, tags, params, {} if status == "FAILED" else _measurements(events))
+        measured = {} if status == "FAILED" else _measurements(events)
+        if status != "RUNNING":
+            measured |= _cost(events)
+            for log in sorted(folder.glob("log*.txt")):
+                self._client.log_artifact(run.id, str(log))
+        self._log(run, tags, params, measured)
         self._set_status(run, status, end=_milliseconds(events[-1]))
 
     def record_selection(
@@ -142,6 +184,14 @@ class Tracker:
         cell = self._cell(data_name, backbone, loss)
         self._delete_tag(cell, "recloss.selected")
         self._set_status(cell, "FAILED")
+
+    def record_notes(self, *, data_name: str, backbone: str, loss: str, notes: Sequence[str]) -> None:
+        """What a reader of a cell's result should know of its search, a line each; replaces what was known before."""
+        cell = self._cell(data_name, backbone, loss)
+        if notes:
+            self._log(cell, {"recloss.notes": json.dumps(list(notes))}, {}, {})
+        else:
+            self._delete_tag(cell, "recloss.notes")
 
     def attach(self, folder: Path, files: Iterable[Path]) -> None:
         """Add files to a recorded trial's artifacts; one that is there with the same size is left alone."""
@@ -232,10 +282,12 @@ class Tracker:
 
 
 def _status(events: list[dict[str, Any]]) -> str:
-    """The last event tells: a trial that failed or finished and then went on is running again."""
+    """The last event tells: a trial that failed, finished or was pruned and then went on is running again."""
     kind = events[-1]["event"]
     if kind == "fail":
         return "FAILED"
+    if kind == "prune":
+        return "KILLED"
     return "FINISHED" if kind in ("finish", "test") and journal.last(events, "finish") else "RUNNING"
 
 
@@ -251,6 +303,14 @@ def _measurements(events: list[dict[str, Any]]) -> Measured:
         if name in finish:
             points[name, float(finish[name]), 0] = _milliseconds(finish)
     return points
+
+
+def _cost(events: list[dict[str, Any]]) -> Measured:
+    """What the trial used so far; a later value of the same metric counts."""
+    latest = next((event for event in reversed(events) if "cost" in event), None)
+    if latest is None:
+        return {}
+    return {(f"cost/{name}", float(value), 0): _milliseconds(events[-1]) for name, value in latest["cost"].items()}
 
 
 def _milliseconds(event: dict[str, Any]) -> int:

@@ -42,6 +42,7 @@ class AATP(ThresholdLoss):
 
     name = "aatp"
     title = "AATP"
+    per_row = True
     needs = frozenset({"user"})
 
     def compute(self, batch: Batch) -> Tensor:

@@ -53,6 +53,7 @@ class AdvInfoNCE(Loss):
 
     name = "advinfonce"
     title = "AdvInfoNCE"
+    per_row = True
     needs = frozenset({"user", "neg_item"})
     user_parameters = ("adv_user",)
 

@@ -89,6 +89,9 @@ class Loss(nn.Module, ABC):
     """Fields of ``Batch`` it reads beyond ``pos`` and ``neg``."""
     sampled: bool = True
     """Whether it reads sampled negatives; if not, ``neg`` has no columns."""
+    per_row: bool = False
+    """Whether the value is a mean over rows of which none sees another, nor state that the batch itself writes: then
+    the values and gradients of a batch's pieces, weighted by their share of the rows, add up to the batch's."""
     user_parameters: ClassVar[tuple[str, ...]] = ()
     """Names of parameters with a row per user that this user's training rows alone move (see `recloss.parallel`)."""
     _seen_a_batch = False
@@ -159,6 +162,7 @@ class ThresholdLoss(Loss, ABC):
             threshold, n_users, n_items, k=k, lr=threshold_lr, refresh=refresh, samples=samples
         )
         self.needs = self.needs | self.threshold.needs
+        self.per_row = self.per_row and self.threshold.per_row
 
     def with_fit(self, value: Tensor, batch: Batch) -> Tensor:
         """``value`` plus the threshold's own loss, where it has one; called once per batch, after its last use."""

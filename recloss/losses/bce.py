@@ -27,6 +27,7 @@ class BCE(Loss):
 
     name = "bce"
     title = "BCE"
+    per_row = True
     similarity = "dot"
 
     def compute(self, batch: Batch) -> Tensor:

@@ -27,6 +27,7 @@ class BPR(Loss):
 
     name = "bpr"
     title = "BPR"
+    per_row = True
     similarity = "dot"
 
     def compute(self, batch: Batch) -> Tensor:

@@ -65,7 +65,8 @@ class BSL(Loss):
         require_positive(tau_pos=tau_pos, tau_neg=tau_neg)
         require_one_of("variant", variant, get_args(Variant))
         self.tau_pos, self.tau_neg, self.variant = tau_pos, tau_neg, variant
-        if variant == "per_sample":
+        self.per_row = variant == "per_sample"
+        if self.per_row:
             self.needs = frozenset()
 
     def compute(self, batch: Batch) -> Tensor:

@@ -43,6 +43,7 @@ class CCL(Loss):
 
     name = "ccl"
     title = "CCL"
+    per_row = True
 
     def __init__(self, *, margin: float = 0.7, neg_weight: float | None = None) -> None:
         super().__init__()

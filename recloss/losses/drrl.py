@@ -168,6 +168,7 @@ class DrRL(Loss):
         require(eps == 0 or solver == "sgd", f"eps must be 0 with solver {solver}, got {eps!r}")
         self.solver, self.scope, self.beta_lr, self.beta_init = solver, scope, beta_lr, beta_init
         self.ema, self.eps = ema, eps
+        self.per_row = scope == "row"
         if scope == "user":
             self.needs = frozenset({"user"})
             self.register_buffer("beta", torch.full((n_users,), float(beta_init)))

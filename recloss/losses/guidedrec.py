@@ -85,6 +85,7 @@ class GuidedRec(Loss):
 
     name = "guidedrec"
     title = "GuidedRec"
+    per_row = True
 
     def __init__(self, n_negatives: int) -> None:
         super().__init__()

@@ -100,6 +100,7 @@ class LambdaLoss(Loss):
 
     name = "lambdaloss"
     title = "LambdaLoss"
+    per_row = True
     similarity = "dot"
     needs = frozenset({"pos_rank", "neg_rank"})
 

@@ -37,6 +37,7 @@ class LambdaRank(Loss):
 
     name = "lambdarank"
     title = "LambdaRank"
+    per_row = True
     similarity = "dot"
     needs = frozenset({"pos_rank", "neg_rank"})
 

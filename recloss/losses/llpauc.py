@@ -82,6 +82,7 @@ class LLPAUC(Loss):
 
     name = "llpauc"
     title = "LLPAUC"
+    per_row = True
 
     def __init__(self, *, alpha: float = 0.7, beta: float = 0.1, ascend: bool = True) -> None:
         super().__init__()

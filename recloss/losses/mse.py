@@ -27,6 +27,7 @@ class MSE(Loss):
 
     name = "mse"
     title = "MSE"
+    per_row = True
     similarity = "dot"
 
     def compute(self, batch: Batch) -> Tensor:

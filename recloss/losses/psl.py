@@ -56,6 +56,7 @@ class PSL(Loss):
 
     name = "psl"
     title = "PSL"
+    per_row = True
 
     def __init__(self, *, tau: float = 0.1, activation: Activation = "tanh") -> None:
         super().__init__()

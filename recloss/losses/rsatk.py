@@ -41,6 +41,7 @@ class RSatK(Loss):
 
     name = "rsatk"
     title = "RS@K"
+    per_row = True
 
     def __init__(
         self, n_items: int, *, tau_rank: float = 0.05, tau_step: float = 5.0, k: int = 20, rank_scale: bool = False

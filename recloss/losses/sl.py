@@ -57,6 +57,7 @@ class SL(Loss):
 
     name = "sl"
     title = "SL"
+    per_row = True
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class SLatK(ThresholdLoss):
 
     name = "slatk"
     title = "SL@K"
+    per_row = True
     needs = frozenset({"user"})
 
     def __init__(

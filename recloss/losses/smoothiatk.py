@@ -56,6 +56,7 @@ class SmoothIatK(Loss):
 
     name = "smoothiatk"
     title = "SmoothI@K"
+    per_row = True
 
     def __init__(self, *, tau: float = 0.1, delta: float = 0.05, k: int = 20, variant: Variant = "per_item") -> None:
         super().__init__()

@@ -64,6 +64,7 @@ class Talos(ThresholdLoss):
 
     name = "talos"
     title = "Talos"
+    per_row = True
     needs = frozenset({"user"})
 
     def __init__(
@@ -86,7 +87,7 @@ class Talos(ThresholdLoss):
         require_one_of("variant", variant, get_args(Variant))
         self.tau, self.variant = tau, variant
         if variant == "no_quantile":
-            self.needs = frozenset()
+            self.needs, self.per_row = frozenset(), True
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean of the variant's function over the batch, plus the threshold's own loss where it has one."""

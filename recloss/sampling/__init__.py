@@ -11,7 +11,15 @@ from recloss.sampling.outside import InBatchNegatives, PopularityNegatives, Unif
 
 SAMPLERS: dict[str, type[Sampler]] = {
     cls.name: cls
-    for cls in (FalseNegatives, InBatchNegatives, PopularityNegatives, SharedItems, UniformItems, UniformNegatives)
+    for cls in (
+        FalseNegatives,
+        InBatchNegatives,
+        PooledFalseNegatives,
+        PopularityNegatives,
+        SharedItems,
+        UniformItems,
+        UniformNegatives,
+    )
 }
 DEFAULT = UniformNegatives.name
 """What training draws from where nothing else is asked for."""
@@ -34,10 +42,16 @@ def get(name: str) -> type[Sampler]:
     return SAMPLERS[name]
 
 
-def build_sampler(name: str, params: dict[str, Any], train: Interactions) -> Sampler:
-    """A sampler of these training positives, on their device.
+def build_sampler(name: str, params: dict[str, Any], train: Interactions, pool: Interactions | None = None) -> Sampler:
+    """A sampler of these training positives, on their device; ``pool`` is for the samplers that need one.
 
     Raises:
         ValueError: for a hyper-parameter out of range, or a user who has no negatives.
+        InputError: for a sampler that needs a pool of false negatives, without one.
     """
-    return get(name)(train, **params)
+    cls = get(name)
+    if not cls.needs_pool:
+        return cls(train, **params)
+    if pool is None:
+        raise InputError(f"the sampler {name!r} needs a pool of false negatives, which this data does not have")
+    return cls(train, pool, **params)  # type: ignore[call-arg]

@@ -33,6 +33,8 @@ class Sampler(ABC):
     """
 
     name: ClassVar[str]
+    needs_pool: ClassVar[bool] = False
+    """Whether the constructor takes a pool of false negatives after ``train``."""
 
     def __init__(self, train: Interactions) -> None:
         self.train = train

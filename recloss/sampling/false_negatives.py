@@ -115,8 +115,9 @@ class PooledFalseNegatives(_Mixture):
     """
 
     name = "pooled_false_negatives"
+    needs_pool = True
 
-    def __init__(self, train: Interactions, pool: Interactions, ratio: float) -> None:
+    def __init__(self, train: Interactions, pool: Interactions, *, ratio: float) -> None:
         super().__init__(train, pool, ratio)
         sizes = [(data.n_users, data.n_items) for data in (pool, train)]
         require(sizes[0] == sizes[1], f"pool must be of {sizes[1]} users and items like train, got {sizes[0]}")

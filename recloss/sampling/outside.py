@@ -15,6 +15,7 @@ from recloss.sampling.base import Sampler, WholeBatch
 _FILTER_WIDTH = 4096
 _REDRAWS = 16
 _TOTAL_WEIGHT = 2**40
+_PAIRS_AT_ONCE = 2**22
 
 
 class OutsidePositives(Sampler):
@@ -129,7 +130,9 @@ class _Weighted(OutsidePositives):
     def __init__(self, train: Interactions, weights: Tensor) -> None:
         super().__init__(train)
         own = torch.zeros(train.n_users, dtype=torch.int64, device=weights.device)
-        self._left = weights.sum() - own.index_add_(0, train.user, weights[train.item])
+        for user, item in zip(train.user.split(_PAIRS_AT_ONCE), train.item.split(_PAIRS_AT_ONCE), strict=True):
+            own.index_add_(0, user, weights[item])
+        self._left = weights.sum() - own
         none = torch.nonzero(self._left == 0).flatten()
         if len(none):
             occur = int((weights > 0).sum())

@@ -99,7 +99,10 @@ def test_flat_names_every_setting():
         ({"protocol.ties": "luck"}, "Input should be 'item-hash', got 'luck'"),
         ({"samplr": "shared"}, "unknown setting 'samplr'; did you mean 'sampler'?"),
         ({"sampler": "popularty"}, "unknown sampler 'popularty'; did you mean 'popularity'?"),
-        ({"sampler": 3}, "unknown sampler '3'; (accepted: false_negatives, in_batch, popularity"),
+        (
+            {"sampler": 3},
+            "unknown sampler '3'; (accepted: false_negatives, in_batch, pooled_false_negatives, popularity",
+        ),
         ({"sampler": ["uniform"]}, "unknown sampler \"['uniform']\"; did you mean 'uniform'?"),
         ({"sampler": "popularity", "sampler.powr": 1}, "'sampler.powr'; did you mean 'sampler.power'?"),
         ({"sampler": "popularity", "sampler.power": -1}, "sampler 'popularity': power must be a number of at least 0"),
@@ -131,9 +134,11 @@ def test_a_setting_without_effect_is_refused():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_makes_a_trial_with_its_defaults_filled_in(name):
-    sampler = trial(sampler=name).sampler
-    defaults = {"popularity": {"power": 0.75}, "false_negatives": {"ratio": 0.125}}
-    assert (sampler.name, sampler.params) == (name, defaults.get(name, {}))
+    pooled = {"sampler.ratio": 0.3} if name == "pooled_false_negatives" else {}
+    sampler = trial(sampler=name, **pooled).sampler
+    filled = {"popularity": {"power": 0.75}, "false_negatives": {"ratio": 0.125}}
+    filled["pooled_false_negatives"] = {"ratio": 0.3}
+    assert (sampler.name, sampler.params) == (name, filled.get(name, {}))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,25 @@ def test_every_sampler_makes_a_trial_with_its_defaults_filled_in(name):
         ({"data": [{"name": "a", "path": "x", "raw": "y", "prepare": {"kcore": 3}}]}, "did you mean 'k_core'?"),
         ({"confirm_seeds": [1, 1]}, "names a seed twice"),
         ({"baselines": ["psl"]}, "unknown loss of this sweep 'psl'"),
-        ({"search": "magic"}, "search: Input should be 'grid', got 'magic'"),
+        ({"search": "magic"}, "search.method: Input should be 'grid', 'random' or 'tpe', got 'magic'"),
+        ({"search": "random"}, "search: method 'random' needs 'trials', the number of configurations per cell"),
+        ({"search": {"method": "grid", "trials": 3}}, "search: a grid is exhaustive, 'trials' has no effect on it"),
+        ({"search": {"method": "random", "trials": 0}}, "search.trials: Input should be greater than or equal to 1"),
+        ({"search": {"method": "random", "trials": 3, "in_flight": 2}}, "'in_flight' has no effect with method 'ran"),
+        ({"search": {"method": "tpe", "trails": 3}}, "search: unknown setting 'trails'; did you mean 'trials'?"),
+        (
+            {"search": {"method": "tpe", "trials": 3}, "budget": {"trials_per_cell": 2}},
+            "search: 3 trials exceed budget.trials_per_cell = 2",
+        ),
+        ({"halving": {"reduction": 3}}, "halving.first: Field required"),
+        ({"halving": {"first": 1, "reduction": 1}}, "halving.reduction: Input should be greater than or equal to 2"),
+        ({"budget": {"hours_per_cell": 0}}, "budget.hours_per_cell: Input should be greater than 0"),
+        ({"data": [{"name": "a", "path": "x", "split_seeds": [0]}]}, "'split_seeds' needs 'raw' (a file) or 'fetch'"),
+        ({"data": [{"name": "a", "path": "x", "raw": "y", "split_seeds": [1, 1]}]}, "[1, 1] must be different numbers"),
+        (
+            {"data": [{"name": "a", "path": "x", "raw": "y", "split_seeds": [1], "prepare": {"split_seed": 2}}]},
+            "data 'a': give either 'split_seeds' or 'prepare: {split_seed: ...}', not both",
+        ),
         ({"resources": {"cpus": 0}}, "resources.cpus: Input should be greater than 0"),
         ({"name": None}, "name: Input should be a valid string"),
     ],
@@ -181,7 +204,7 @@ def test_broken_yaml_names_the_file_and_the_line(tmp_path):
 
 
 def test_prepare_settings_are_checked_too():
-    with pytest.raises(InputError, match="k_core: Input should be greater than or equal to 1, got 0"):
+    with pytest.raises(InputError, match=r"k_core\.users: Input should be greater than or equal to 1, got 0"):
         parse(PrepareSettings, {"k_core": 0}, "recloss prepare")
-    with pytest.raises(InputError, match="split: Input should be 'iid', got 'random'"):
+    with pytest.raises(InputError, match="split: Input should be 'iid', .* or 'given', got 'random'"):
         parse(PrepareSettings, {"split": "random"}, "recloss prepare")

@@ -214,7 +214,10 @@ def test_a_mistake_is_found_before_anything_is_written(change, message, prepared
 
 
 def test_a_trial_that_cannot_fit_is_refused_with_the_numbers(prepared, tmp_path, ray_local):
-    with pytest.raises(InputError, match="resources: one trial needs 64 CPU, the Ray cluster has 2"):
+    with pytest.raises(
+        InputError,
+        match="resources: a worker of a trial needs 32 CPU on one node and a trial has 2 workers; the Ray cluster.s nodes have 2 CPU",
+    ):
         sweep(settings(prepared, LOSSES, resources={"cpus": 32, "workers": 2}), tmp_path)
     assert not list((tmp_path / "toy").glob("*/journal.jsonl"))
 

@@ -74,7 +74,7 @@ def finish(best_epoch=10, best=0.3, at=T0 + 20):
 
 
 def fail(error="DivergedError: loss is nan"):
-    return {"event": "fail", "time": T0 + 7, "error": error, "diverged": True}
+    return {"event": "fail", "time": T0 + 7, "kind": "diverged", "error": error}
 
 
 def scored(ndcg, at=T0 + 30):
@@ -283,6 +283,14 @@ class TestSweep:
         assert read_results(uri, "duel").settings == settings(confirm_seeds=[8])
         assert experiments(uri) == ["duel"]
 
+    def test_every_manifest_it_was_started_on_is_kept(self, tracker, uri):
+        first, second = ({"fingerprint": letter * 64, "settings": {"k_core": k}} for letter, k in (("a", 5), ("b", 10)))
+        tracker.sweep_started(settings())
+        assert read_results(uri, "duel").manifests == {}
+        tracker.sweep_started(settings(), [first])
+        tracker.sweep_started(settings(), [first | {"settings": {}}, second])
+        assert read_results(uri, "duel").manifests == {"a" * 64: first, "b" * 64: second}
+
     def test_selection_replaces_an_earlier_one(self, tracker, uri):
         cell = {"data_name": "ml-100k", "backbone": "mf", "loss": "talos"}
         tracker.sweep_started(settings())
@@ -437,11 +445,10 @@ class TestStore:
         assert place == str(tmp_path / "artifacts")
 
     def test_ui_command(self, uri):
-        command = ui_command(uri, port=5001)
+        command, environment = ui_command(uri, port=5001)
         assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-        assert command[4:] == [
-            "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", "5001", "--workers", "1",
-        ]  # fmt: skip
+        assert command[4:] == ["--host", "127.0.0.1", "--port", "5001", "--workers", "1"]
+        assert environment["MLFLOW_BACKEND_STORE_URI"] == uri
         with pytest.raises(InputError, match="is an MLflow server already"):
             ui_command("http://host:5000")
 

@@ -106,7 +106,7 @@ def test_a_diverged_trial_has_failed_for_good_and_has_no_score(prepared, tmp_pat
         train_trial(make_trial(load(prepared).fingerprint, "mf", "bpr", bpr), prepared, tmp_path, ONE, ignore)
     assert status(tmp_path) == "failed"
     failure = journal.read(tmp_path)[-1]
-    assert failure["diverged"] is True
+    assert failure["kind"] == "diverged"
     assert failure["error"].startswith("DivergedError: ")
     assert not (tmp_path / MODEL).exists()
 

@@ -116,3 +116,24 @@ def test_narrow_integer_indices_do_not_overflow():
 def test_pairs_that_are_not_integers_of_one_length_are_refused(user, item):
     with pytest.raises(ValueError, match="user and item must be integers of one shape"):
         Interactions(torch.tensor(user), torch.tensor(item), 3, 3)
+
+
+@quick
+@given(pairs)
+def test_interactions_from_their_own_arrays_are_the_same(of):
+    made = build(sorted(of))
+    again = Interactions.from_arrays(made.keys, made.user, made.item, made.degrees, made.offsets, N_ITEMS)
+    assert vars(again).keys() == vars(made).keys()
+    assert again.keys is made.keys
+    assert (again.n_users, again.n_items) == (N_USERS, N_ITEMS)
+    users = torch.tensor([3, 0])
+    assert torch.equal(again.of(users).values, made.of(users).values)
+
+
+@quick
+@given(pairs, st.randoms())
+def test_places_are_those_in_the_sorted_list(of, random):
+    made, listed = build(list(of)), sorted(of)
+    asked = random.sample(listed, len(listed))
+    users, items = (torch.tensor([pair[side] for pair in asked], dtype=torch.int64) for side in (0, 1))
+    assert made.places(users, items).tolist() == [listed.index(pair) for pair in asked]

@@ -21,15 +21,13 @@ DEGREES = [[3, 1, 2, 5, 4, 1], [0, 0, 7, 7, 0, 1, 0], [2, 2, 40, 2], [40, 1, 1],
 
 @pytest.mark.parametrize("degrees", DEGREES)
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_every_user_and_every_pair_has_one_owner(degrees, world):
+def test_every_user_has_one_owner_and_the_pairs_are_divided(degrees, world):
     train = made(degrees)
     shards = [Shard(train, rank, world) for rank in range(world)]
-    users, pairs = (torch.arange(n) for n in (train.n_users, len(train)))
+    users = torch.arange(train.n_users)
     assert torch.equal(torch.cat([users[shard.users] for shard in shards]), users)
-    assert torch.equal(torch.cat([pairs[shard.pairs] for shard in shards]), pairs)
     for shard in shards:
-        assert set(train.user[shard.pairs].tolist()) == {u for u in users[shard.users].tolist() if degrees[u]}
-        assert shard.pairs.stop - shard.pairs.start < len(train) / world + max(degrees) + 1
+        assert sum(degrees[shard.users]) < len(train) / world + max(degrees) + 1
 
 
 @pytest.mark.parametrize("degrees", DEGREES)
@@ -38,7 +36,8 @@ def test_the_rows_of_all_ranks_are_the_batch(degrees, world, size):
     train = made(degrees)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
     shards = [Shard(train, rank, world) for rank in range(world)]
-    batches = zip(*(shard.batches(order, size) for shard in shards), strict=True)
+    batches = [(train.user[pairs], train.item[pairs]) for pairs in order.split(size)]
+    batches = zip(*(shard.rows(batches) for shard in shards), strict=True)
     start = 0
     for ranks in batches:
         whole = order[start : start + size]
@@ -47,19 +46,29 @@ def test_the_rows_of_all_ranks_are_the_batch(degrees, world, size):
             assert torch.equal(rows.batch_users, train.user[whole])
             assert torch.equal(rows.batch_items, train.item[whole])
             assert rows.start == start
-            assert len(rows.pairs), "a rank without rows computes one with weight 0"
-            assert torch.equal(order[rows.positions], rows.pairs)
-            assert torch.equal(train.user[rows.pairs], rows.users)
-            assert torch.equal(train.item[rows.pairs], rows.items)
+            assert len(rows.users), "a rank without rows computes one with weight 0"
+            assert torch.equal(train.user[order[rows.positions]], rows.users)
+            assert torch.equal(train.item[order[rows.positions]], rows.items)
+            _check_pieces(rows)
             if rows.share:
-                assert rows.share == len(rows.pairs) / len(whole)
+                assert rows.share == len(rows.users) / len(whole)
                 assert bool((rows.positions.diff() > 0).all()), "in the order of the batch"
-                assert all(shard.users.start <= u < shard.users.stop for u in train.user[rows.pairs].tolist())
+                assert all(shard.users.start <= u < shard.users.stop for u in rows.users.tolist())
                 seen[rows.positions - start] += 1
         assert bool((seen == 1).all())
         assert sum(rows.share for rows in ranks) == pytest.approx(1)
         start += len(whole)
     assert start == len(order)
+
+
+def _check_pieces(rows):
+    """The pieces of a rank's rows, one after the other, are the rows."""
+    for size in (1, 3, 1000):
+        pieces = list(rows.pieces(size))
+        for name in ("positions", "users", "items"):
+            assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces]), getattr(rows, name))
+        assert sum(piece.share for piece in pieces) == pytest.approx(rows.share)
+        assert all(len(piece.users) <= size and piece.batch_items is rows.batch_items for piece in pieces)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

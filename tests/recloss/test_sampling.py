@@ -163,13 +163,13 @@ TRAINS = {
 }
 """User 2 has all items that occur but one, user 3 has no positives."""
 NAMES = {"popularity by degree": ("popularity", {"power": 1.0}), "popularity flat": ("popularity", {"power": 0.0})}
-KINDS = [*SAMPLERS, *NAMES, "pooled", "pooled positives"]
+KINDS = [*(name for name, cls in SAMPLERS.items() if not cls.needs_pool), *NAMES, "pooled", "pooled positives"]
 
 
 def sampler_of(kind: str, train: Interactions) -> Sampler:
     if kind.startswith("pooled"):
         kept, pool = false_negative_pool(train, share=0.3)
-        return PooledFalseNegatives(train if kind == "pooled positives" else kept, pool, 0.4)
+        return PooledFalseNegatives(train if kind == "pooled positives" else kept, pool, ratio=0.4)
     name, params = NAMES.get(kind, (kind, {}))
     return build_sampler(name, params, train)
 
@@ -383,15 +383,26 @@ def test_a_pool_that_stays_positive_is_drawn_at_its_ratio_alone():
     kept, pool = false_negative_pool(train)
     users, positions = torch.full((500,), 5), torch.arange(500)
     for positives, rest in ((train, 0), (kept, len(pool.of(torch.tensor([5])).values))):
-        draws = PooledFalseNegatives(positives, pool, 0.2).sample(users, positions, 100, 1)
+        draws = PooledFalseNegatives(positives, pool, ratio=0.2).sample(users, positions, 100, 1)
         free = train.n_items - int(positives.degrees[5])
         expected = 0.2 + 0.8 * rest / free
         hits = float(pool.contains(users[:, None], draws).double().mean())
         assert hits == pytest.approx(expected, abs=5 * math.sqrt(0.25 / 50_000))
-    nothing = PooledFalseNegatives(train, false_negative_pool(train, share=0)[1], 0.5)
+    nothing = PooledFalseNegatives(train, false_negative_pool(train, share=0)[1], ratio=0.5)
     assert torch.equal(nothing.sample(users, positions, 9, 1), UniformNegatives(train).sample(users, positions, 9, 1))
     with pytest.raises(ValueError, match=r"^pool must be of \(7, 60\) users and items like train, got \(5, 7\)$"):
-        PooledFalseNegatives(train, TRAINS["few items"], 0.5)
+        PooledFalseNegatives(train, TRAINS["few items"], ratio=0.5)
+
+
+def test_a_pooled_sampler_by_name_needs_a_pool():
+    train = TRAINS["an exact filter"]
+    kept, pool = false_negative_pool(train)
+    users, positions = torch.arange(5), torch.arange(5)
+    named = build_sampler("pooled_false_negatives", {"ratio": 0.5}, kept, pool)
+    expected = PooledFalseNegatives(kept, pool, ratio=0.5)
+    assert torch.equal(named.sample(users, positions, 50, 1), expected.sample(users, positions, 50, 1))
+    with pytest.raises(InputError, match="'pooled_false_negatives' needs a pool of false negatives, which this data"):
+        build_sampler("pooled_false_negatives", {"ratio": 0.5}, train)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -532,10 +532,10 @@ def test_golden_ranks(golden, repeats):
     pairs = Interactions(torch.tensor([0, 1]), torch.tensor(inputs["pos_item"]), 2, 6)
     rows, sampler = torch.arange(2), UniformNegatives(pairs)
     pos, neg = torch.tensor(inputs["pos_item"]), torch.tensor(inputs["neg_item"])[:, None]
-    scored = Scored(rows, pos, neg.repeat(1, repeats), rows, pairs, sampler, scores, torch.eye(6))
+    scored = Scored(rows, pos, neg.repeat(1, repeats), pairs, sampler, scores, torch.eye(6))
     assert FIELDS["pos_rank"](scored).tolist() == case["pos_rank"]
     assert FIELDS["neg_rank"](scored).tolist() == [[rank] * repeats for rank in case["neg_rank"]]
-    everything = Scored(rows, pos, items.repeat(1, repeats), rows, pairs, sampler, scores, torch.eye(6))
+    everything = Scored(rows, pos, items.repeat(1, repeats), pairs, sampler, scores, torch.eye(6))
     assert FIELDS["neg_rank"](everything)[:, :6].tolist() == case["ranks"]
 
 

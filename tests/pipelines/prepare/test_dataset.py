@@ -60,20 +60,47 @@ def test_shards_are_read_in_order(copy):
     dataset.verify()
 
 
+def rows(pairs, **columns):
+    users, items = np.array(pairs, np.int32).reshape(-1, 2).T
+    return pa.table({"user": users, "item": items} | {name: pa.array(of, pa.int64()) for name, of in columns.items()})
+
+
+def documented(*parts):
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def hash_of_pairs(pairs):
+    return hashlib.sha256(b"".join(struct.pack("<2i", *pair) for pair in pairs)).digest()
+
+
 def test_fingerprint_is_the_documented_hash():
-    users, items = ["a", "bé"], ["x"]
+    ids = ["a", "bé"], ["x"]
     pairs = {"train": [(0, 0)], "valid": [(1, 0)], "test": []}
-    fingerprint = Fingerprint(pa.array(users), pa.array(items))
-    for split, rows in pairs.items():
-        fingerprint.add(split, *np.array(rows, np.int32).reshape(-1, 2).T)
+    fingerprint = Fingerprint(*map(pa.array, ids))
+    for split, of in pairs.items():
+        fingerprint.add(split, rows(of))
     expected = b"pairs/1"
-    for ids in (users, items):
-        encoded = [text.encode() for text in ids]
-        lengths = struct.pack(f"<{len(ids) + 1}q", len(ids), *map(len, encoded))
+    for own in ids:
+        encoded = [text.encode() for text in own]
+        lengths = struct.pack(f"<{len(own) + 1}q", len(own), *map(len, encoded))
         expected += hashlib.sha256(lengths + b"".join(encoded)).digest()
-    for rows in pairs.values():
-        expected += hashlib.sha256(b"".join(struct.pack("<2i", *pair) for pair in rows)).digest()
-    assert fingerprint.hexdigest() == hashlib.sha256(expected).hexdigest()
+    expected += b"".join(map(hash_of_pairs, pairs.values()))
+    assert fingerprint.hexdigest() == documented(expected)
+    fingerprint.add("pool", rows([(0, 1), (1, 1)]))
+    assert fingerprint.hexdigest() == documented(expected, b"pool/1", hash_of_pairs([(0, 1), (1, 1)]))
+
+
+def test_positions_are_part_of_the_fingerprint_where_there_are_any():
+    fingerprint, plain = (Fingerprint(pa.array(["a"]), pa.array(["x", "y", "z"])) for _ in range(2))
+    pairs, positions = {"train": [(0, 0), (0, 2)], "valid": [(0, 1)], "test": []}, {"train": [4, None], "valid": [7]}
+    for split, of in pairs.items():
+        plain.add(split, rows(of))
+        fingerprint.add(split, rows(of, position=positions.get(split, [])))
+    ids = plain._ids
+    expected = [b"pairs/1", ids, *map(hash_of_pairs, pairs.values())]
+    assert plain.hexdigest() == documented(*expected)
+    hashes = [hashlib.sha256(struct.pack(f"<{len(p)}q", *p)).digest() for p in ([4, -1], [7], [])]
+    assert fingerprint.hexdigest() == documented(*expected, b"position/1", *hashes)
 
 
 def test_fingerprint_is_stable(original):

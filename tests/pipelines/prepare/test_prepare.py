@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines.prepare import blocks, engines, folder, load, prepare, readers
+from pipelines.prepare import engines, folder, load, prepare
+from pipelines.prepare.splits import size_of_test, size_of_valid
 from pipelines.settings import Columns, PrepareSettings
 from recloss.errors import InputError
 
@@ -71,6 +72,10 @@ def log(tmp_path):
 SETTINGS = PrepareSettings(columns=RATED, min_rating=2, k_core=3)
 
 
+def changed(**settings):
+    return PrepareSettings.model_validate(SETTINGS.model_dump() | settings)
+
+
 def test_whole_preparation(tmp_path, log):
     said = []
     manifest = prepare(log, tmp_path / "out", SETTINGS, on_step=said.append)
@@ -80,8 +85,9 @@ def test_whole_preparation(tmp_path, log):
     assert sorted(everything) == sorted(kept)
     assert len(everything) == len(set(everything))
     for user, n in Counter(user for user, _ in kept).items():
-        expected = blocks.sizes(n, 0.2, 0.1)
-        assert tuple(sum(u == user for u, _ in parts[split]) for split in parts) == expected
+        test = size_of_test(n, 0.2)
+        valid = size_of_valid(n - test, 0.1, "ceil")
+        assert [sum(u == user for u, _ in parts[split]) for split in parts] == [n - test - valid, valid, test]
     assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["schema_version"] == 1
     assert manifest["task"] == "pairs"
@@ -99,7 +105,7 @@ def test_whole_preparation(tmp_path, log):
     logs = [[(u, i) for u, i, *_ in some_rows()], rated, set(rated), kept, kept, kept]
     assert counts == [(len(pairs), len({u for u, _ in pairs}), len({i for _, i in pairs})) for pairs in logs]
     assert manifest["steps"][3]["passes"] >= 1
-    assert said[0] == "format: csv, 1 file"
+    assert said[0].startswith("format: csv, 1 file")
     assert said[-1] == f"wrote {tmp_path / 'out'}"
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "out"]
 
@@ -168,7 +174,7 @@ def test_same_bytes_whatever_the_rows_files_and_blocks(tmp_path, log, monkeypatc
     random.Random(5).shuffle(rows)
     for part in range(7):
         write_log(tmp_path / "parts" / f"{part}.csv", rows[part::7])
-    monkeypatch.setattr(readers, "BLOCK_BYTES", 100)
+    monkeypatch.setattr("pipelines.prepare.readers.streams.BLOCK_BYTES", 100)
     manifest = prepare(tmp_path / "parts", tmp_path / "other", SETTINGS)
     found = contents(tmp_path / "other")
     del found["manifest.json"]
@@ -190,29 +196,32 @@ def test_shards_have_a_fixed_number_of_rows_and_do_not_change_the_fingerprint(tm
 def test_seed_and_ratios_change_the_split_only(tmp_path, log):
     parts = []
     for name, change in {"a": {}, "b": {"split_seed": 1}, "c": {"test_ratio": 0.5}}.items():
-        prepare(log, tmp_path / name, SETTINGS.model_copy(update=change))
+        prepare(log, tmp_path / name, changed(**change))
         parts.append(pairs_by_id(tmp_path / name))
     assert len({load(tmp_path / name).fingerprint for name in "abc"}) == 3
     assert len({frozenset(pair for part in split.values() for pair in part) for split in parts}) == 1
 
 
-def test_ray_gives_the_same_bytes(tmp_path, ray_local):
-    from ray.data import DataContext
+OTHERS = [
+    {"k_core": 1},
+    {"split": "temporal", "gap_ratio": 0.1, "noise": {"kind": "false_positives", "ratio": 0.3}},
+    {"split": "leave_last", "test_last": 2, "noise": {"kind": "false_negative_pool"}},
+    {"split": "popularity", "noise": {"kind": "false_negative_pool", "keep_as_positive": True}},
+]
 
-    rows = some_rows(n=1500) + [(99, item, 3, 0) for item in range(2000)]
+
+@pytest.mark.parametrize("settings", OTHERS)
+def test_ray_gives_the_same_bytes(tmp_path, ray_local, monkeypatch, settings):
+    rows = some_rows(n=1500) + [(98 + at % 2, 250 * (at % 2) + at // 2, 3, 0) for at in range(1400)]
     for part in range(3):
         write_log(tmp_path / "parts" / f"{part}.csv", rows[part::3])
-    settings = SETTINGS.model_copy(update={"k_core": 1})
+    settings = PrepareSettings(columns=RATED, min_rating=2, **settings)
     local = prepare(tmp_path / "parts", tmp_path / "local", settings, engine="local")
-    context = DataContext.get_current()
-    usual = context.target_max_block_size
-    context.target_max_block_size = 10_000  # several blocks, each smaller than user 99
-    try:
-        ray = prepare(tmp_path / "parts", tmp_path / "ray", settings, engine="ray")
-    finally:
-        context.target_max_block_size = usual
+    monkeypatch.setattr(engines, "GROUP_ROWS", 300)  # several blocks, most smaller than the users 98 and 99
+    ray = prepare(tmp_path / "parts", tmp_path / "ray", settings, engine="ray")
     assert ray == local
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    load(tmp_path / "ray").verify()
 
 
 def test_ray_reports_mistakes_in_one_line_and_leaves_nothing(tmp_path, ray_local, capfd):
@@ -223,7 +232,7 @@ def test_ray_reports_mistakes_in_one_line_and_leaves_nothing(tmp_path, ray_local
     assert str(raised.value) == "b.csv, line 3: rating 'x' is not a number"
     write_log(tmp_path / "parts" / "b.csv", [(1, 2, 3, 4), (1, 3, 5, 4)])
     with pytest.raises(InputError, match=r"nothing is left after the step rating \(min_rating 9\.0\)"):
-        prepare(tmp_path / "parts", tmp_path / "out", SETTINGS.model_copy(update={"min_rating": 9.0}), engine="ray")
+        prepare(tmp_path / "parts", tmp_path / "out", changed(min_rating=9.0), engine="ray")
     assert os.listdir(tmp_path) == ["parts"]
     assert capfd.readouterr().err == ""
 
@@ -265,7 +274,7 @@ def test_unchanged_output_is_left_alone(tmp_path, log):
     said = []
     assert prepare(log, tmp_path / "out", SETTINGS, on_step=said.append) == first
     assert said[-1] == f"unchanged: {tmp_path / 'out'}"
-    named = SETTINGS.model_copy(update={"format": "csv"})
+    named = changed(format="csv")
     assert prepare(log, tmp_path / "out", named) == first, "what auto recognised may be named"
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*")} == before
 
@@ -275,7 +284,7 @@ def test_output_of_other_settings_or_sources_is_not_overwritten(tmp_path, log):
     before = contents(tmp_path / "out")
     advice = "remove it or choose another --out"
     with pytest.raises(InputError, match=f"out: prepared before with other settings; {advice}"):
-        prepare(log, tmp_path / "out", SETTINGS.model_copy(update={"k_core": 2}))
+        prepare(log, tmp_path / "out", changed(k_core=2))
     write_log(log, some_rows(seed=1))
     with pytest.raises(InputError, match=f"out: prepared before with other sources; {advice}"):
         prepare(log, tmp_path / "out", SETTINGS)
@@ -314,11 +323,12 @@ def test_killed_run_is_not_mistaken_for_data_and_cleaned_by_the_next(tmp_path, l
     program = """
 import os, signal, sys
 from pathlib import Path
-from pipelines.prepare import prepare
+from pipelines.prepare import prepare, run
 from pipelines.settings import Columns, PrepareSettings
 settings = PrepareSettings(columns=Columns(rating="rating", timestamp="timestamp"), min_rating=2, k_core=3)
-kill = lambda message: message.startswith("split") and os.kill(os.getpid(), signal.SIGKILL)
-prepare(Path(sys.argv[1]), Path(sys.argv[2]), settings, on_step=kill)
+written = run._write
+run._write = lambda *arguments: (written(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), settings)
 """
     done = subprocess.run([sys.executable, "-c", program, str(log), str(tmp_path / "out")])
     assert done.returncode == -signal.SIGKILL
@@ -360,7 +370,7 @@ def test_a_live_run_is_not_disturbed_and_the_faster_one_wins(tmp_path, log):
 def test_nothing_left(tmp_path, rows, change, message):
     raw = write_log(tmp_path / "log.csv", rows)
     with pytest.raises(InputError, match=message):
-        prepare(raw, tmp_path / "out", SETTINGS.model_copy(update=change))
+        prepare(raw, tmp_path / "out", changed(**change))
     assert os.listdir(tmp_path) == ["log.csv"]
 
 

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare import readers
+from pipelines.prepare.readers import parquet, streams
 from pipelines.settings import Columns, PrepareSettings
 from recloss.errors import InputError
 
@@ -15,7 +16,7 @@ ROWS = {"user": ["1", "2"], "item": ["10", "20"], "rating": [3.0, 4.5], "timesta
 
 def read(raw, say=lambda _: None, **settings):
     found = readers.sources(raw, PrepareSettings(**settings), say)
-    return pa.concat_tables(block for source in found for block in source.blocks()).to_pydict()
+    return pa.concat_tables(block for source in found for block in source.blocks("error")).to_pydict()
 
 
 def file(folder, name, content):
@@ -50,6 +51,9 @@ def test_movielens_layouts(tmp_path, name, format, write):
 def test_auto_says_what_it_decided(tmp_path):
     said = []
     read(file(tmp_path, "anything", FILES["u.data"]), said.append)
+    assert said == ["format: MovieLens u.data, 1 file (recognised by user, item, rating, time on the first line)"]
+    said.clear()
+    read(tmp_path / "anything", said.append, format="movielens")
     assert said == ["format: MovieLens u.data, 1 file"]
 
 
@@ -79,7 +83,13 @@ def test_csv_reads_only_the_named_columns(tmp_path):
     ("users", "timestamps"),
     [
         (pa.array([1, 2], pa.int64()), pa.array([881250949.0, 881250950.0])),
-        (pa.array(["1", "2"]).dictionary_encode(), pa.array([881250949, 881250950], pa.timestamp("us"))),
+        (
+            pa.array(["1", "2"]).dictionary_encode(),
+            pa.array([881250949_999_999, 881250950_000_000], pa.timestamp("us")),
+        ),
+        (pa.array(["1", "2"]), pa.array([881250949, 881250950], pa.timestamp("s", "Europe/Berlin"))),
+        (pa.array([1, 2], pa.int8()).dictionary_encode(), pa.array([881250949_000, 881250950_999])),
+        (pa.array([" 1", "2"]), pa.array(["1997-12-04T15:55:49Z", "1997-12-04T16:55:50+01:00"])),
         (pa.array(["1", "2"], pa.large_string()), pa.array([881250949, 881250950], pa.int32())),
     ],
 )
@@ -96,12 +106,13 @@ def test_folder_takes_its_files_in_order_and_says_what_it_left_out(tmp_path):
     file(tmp_path, "notes.md", "...")
     said = []
     assert read(tmp_path, said.append)["user"] == ["a.csv", "b.csv"]
-    assert said == ["format: csv, 2 files (ignored: movies.csv)"]
+    because = "recognised by the columns user and item in the header"
+    assert said == [f"format: csv, 2 files ({because}; ignored: movies.csv)"]
 
 
 @pytest.mark.parametrize("bytes_per_block", [1, 7, 40])
 def test_blocks_of_any_size_give_the_same_rows_and_line_numbers(tmp_path, monkeypatch, bytes_per_block):
-    monkeypatch.setattr(readers, "BLOCK_BYTES", bytes_per_block)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", bytes_per_block)
     lines = [f"{n}\t{n * n}\t3\t{n}" for n in range(200)]
     path = file(tmp_path, "u.data", "\r\n".join(lines) + "\r\n\r\n")
     assert read(path)["item"] == [str(n * n) for n in range(200)]
@@ -124,7 +135,17 @@ HEADER = "userId,movieId,rating,timestamp\n"
         ("ratings.csv", HEADER + "1,2,nan,4\n", {}, "ratings.csv, line 2: rating 'nan' is not a finite number"),
         ("ratings.csv", HEADER + "1,2,-inf,4\n", {}, "ratings.csv, line 2: rating '-inf' is not a finite number"),
         ("ratings.csv", HEADER + "1,2,3,4.5\n", {}, "ratings.csv, line 2: timestamp '4.5' is not a whole number"),
-        ("ratings.csv", HEADER + "1,2,3,2020-01-01\n", {}, "line 2: timestamp '2020-01-01' is not a number"),
+        ("ratings.csv", HEADER + "1,2,3,4\n1,2,3,2020-01-01\n", {}, "line 3: timestamp '2020-01-01' is not a number"),
+        ("ratings.csv", HEADER + "1,2,3,2020-01-01\n1,2,3,4\n", {}, "line 3: timestamp '4' is not a time such as 2010"),
+        ("ratings.csv", HEADER + "1,2,3,2020-02-30\n", {}, "line 2: timestamp '2020-02-30' is not a time such as 2010"),
+        ("ratings.csv", HEADER + "1,2,3,4\n1,2,3,-1\n", {}, "ratings.csv, line 3: timestamp '-1' is before 1970"),
+        (
+            "ratings.csv",
+            HEADER + "1,2,3,4\n1,2,3,4102444800\n",
+            {},
+            "timestamp '4102444800' is after the year 2099 (seconds",
+        ),
+        ("ratings.csv", HEADER + "1,2,3,4\n1,2,3,1e300\n", {}, "timestamp '1e300' is after the year 2099 (seconds"),
         ("ratings.csv", HEADER + "1,2,3,4\n,2,3,4\n", {}, "ratings.csv, line 3: userId is empty"),
         ("ratings.csv", HEADER + '1,"  ",3,4\n', {}, "ratings.csv, line 2: movieId is empty"),
         ("ratings.csv", HEADER + "1,2,3,4\n\n1,3,3,4\n", {}, "ratings.csv, line 3: userId is empty"),
@@ -139,20 +160,37 @@ HEADER = "userId,movieId,rating,timestamp\n"
             "ratings.csv",
             HEADER + "1,2,3,4\n1,2,3",
             {},
-            "ratings.csv, line 3: 3 columns, expected 4 (the last line: is the file cut off?)",
+            "ratings.csv, line 3: the file ends inside this line: is it cut off?",
+        ),
+        (
+            "log.csv",
+            "user,item,x\n1,2,3\n1,2",
+            {},
+            "log.csv, line 3: 2 columns, expected 3 (the last line: is the file cut off?)",
         ),
         (
             "ratings.csv",
             HEADER + '1,2,3,4\n1,"2,3,4\n5,6",3,4\n',
             {},
-            "ratings.csv, line 3: 2 columns, expected 4 (a quoted value must not contain a line break)",
+            "ratings.csv, line 3: an odd number of quotes (a quoted value must not contain a line break)",
         ),
-        ("ratings.csv", HEADER + "1,2,3,4\n1,2\r2,3,4\n", {}, "line 3: a quote or carriage return breaks the line"),
-        ("ratings.csv", HEADER.encode() + b"1,2,3,4\n1,\xff,3,4\n", {}, "ratings.csv, line 3: not UTF-8 text"),
-        ("ratings.csv", (HEADER + "1,2,3,4\n").encode("utf-16"), {}, "ratings.csv, line 1: not UTF-8 text; accepted:"),
+        ("ratings.csv", HEADER + "1,2,3,4\n1,2\r2,3,4\n", {}, "line 3: a carriage return inside the line"),
+        (
+            "ratings.csv",
+            HEADER.encode() + b"1,2,3,4\n1,\xff,3,4\n",
+            {},
+            "ratings.csv, line 3: movieId is not UTF-8 text",
+        ),
+        (
+            "ratings.csv",
+            HEADER.encode() + b"1,2,3\xff,4\n",
+            {},
+            "ratings.csv, line 2: rating '3\ufffd' is not a number",
+        ),
+        ("ratings.csv", (HEADER + "1,2,3,4\n").encode("utf-16"), {}, "ratings.csv, line 1: not UTF-8 text; convert it"),
         ("ratings.csv", HEADER, {}, "ratings.csv: no interactions after the header line"),
         ("ratings.csv", "", {}, "ratings.csv: the file is empty"),
-        ("u.data", "\n\n", {"format": "movielens"}, "u.data: not a MovieLens file; accepted: movielens (u.data,"),
+        ("u.data", "\n\n", {"format": "movielens"}, "u.data: not a MovieLens file; accepted: MovieLens u.data,"),
         ("u.data", "1\t2\tx\t3\n", {"format": "movielens"}, "u.data, line 1: rating 'x' is not a number"),
         ("u.data", "1\t2\t3\n", {"format": "movielens"}, "u.data, line 1: 3 columns, expected 4"),
         ("ratings.dat", "1::2::3\n", {"format": "movielens"}, "ratings.dat, line 1: 3 columns, expected 4"),
@@ -167,15 +205,25 @@ HEADER = "userId,movieId,rating,timestamp\n"
         ("log.csv", "user;item;user\n1;2;3\n", {"format": "csv"}, "log.csv: 2 columns are named 'user'"),
         ("log.csv", "user,item\n1,2\n", {"columns": RATED}, "unknown column 'rating'; (accepted: item, user)"),
         ("log.csv", "user,item\n1,2\n", {"min_rating": 3}, "log.csv: min_rating 3 needs a rating column; name it"),
-        ("log.csv", "1,2\n3,4\n", {}, "unknown format; accepted: movielens (u.data, ratings.dat, ratings.csv, RecBole"),
-        ("log.zip", b"PK\x03\x04\x00", {}, "unknown format; accepted:"),
+        (
+            "log.csv",
+            "a,b\nc,d\n",
+            {},
+            "unknown format; accepted: amazon-ratings-2014, amazon-ratings-2018, amazon-reviews",
+        ),
+        (
+            "log.csv",
+            "user,item\n1,2\n",
+            {"format": "cvs"},
+            "unknown format 'cvs'; did you mean 'csv'? (accepted: amazon",
+        ),
         ("log.parquet", "user,item\n1,2\n", {}, "log.parquet: not a complete Parquet file ("),
     ],
 )
 @pytest.mark.parametrize("bytes_per_block", [None, 5])
 def test_mistakes_in_text(tmp_path, monkeypatch, name, content, settings, message, bytes_per_block):
     if bytes_per_block:
-        monkeypatch.setattr(readers, "BLOCK_BYTES", bytes_per_block)
+        monkeypatch.setattr(streams, "BLOCK_BYTES", bytes_per_block)
     with pytest.raises(InputError) as raised:
         read(file(tmp_path, name, content), **settings)
     assert message in str(raised.value)
@@ -205,7 +253,7 @@ def test_mistakes_in_parquet(tmp_path, columns, message):
 
 
 def test_parquet_rows_are_counted_over_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(parquet, "BLOCK_ROWS", 3)
     pq.write_table(pa.table({"user": ["1"] * 7 + [""], "item": ["1"] * 8}), tmp_path / "log.parquet")
     with pytest.raises(InputError, match=r"row 8: user is empty"):
         read(tmp_path / "log.parquet")

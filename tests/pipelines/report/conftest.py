@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from pipelines.settings import SweepSettings, make_trial, parse
+from pipelines.settings import PrepareSettings, SweepSettings, make_trial, parse
 from pipelines.tracking import Results, Selection, TrialRun
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -23,6 +23,7 @@ class Fabric:
         }
         self.trials = []
         self.selections = {}
+        self.manifests = {}
 
     def trial(self, loss, *, seed=0, stage="grid", scores=None, status="FINISHED", error=None, **where):
         data, backbone = where.get("data", "ml-100k"), where.get("backbone", "mf")
@@ -61,7 +62,16 @@ class Fabric:
 
     def results(self, **settings):
         resolved = parse(SweepSettings, self.raw | settings, "test").model_dump(mode="json")
-        return Results("duel", resolved, tuple(self.trials), self.selections)
+        return Results("duel", resolved, tuple(self.trials), self.selections, self.manifests)
+
+    def manifest(self, fingerprint, *, sha256="0" * 64, **settings):
+        """The record of how this content was prepared."""
+        self.manifests[fingerprint] = {
+            "sources": [{"name": "u.data", "bytes": 1, "sha256": sha256}],
+            "settings": PrepareSettings.model_validate(settings).content(),
+            "sizes": {"users": 5, "items": 6, "train": 7},
+            "fingerprint": fingerprint,
+        }
 
     def rename(self, **changes):
         """Change every trial, as a store written by someone else could hold it."""

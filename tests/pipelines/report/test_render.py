@@ -6,6 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
+from pipelines.commands import run
 from pipelines.report import build_table, selected_configurations, show, write_report
 from pipelines.report.markdown import escape, markdown
 from recloss.errors import InputError
@@ -107,6 +108,38 @@ def test_csv(duel, tmp_path):
     assert len(seeds) == 12
     assert [(s["seed"], float(s["value"])) for s in seeds[:3]] == [("1", 0.10), ("2", 0.11), ("3", 0.12)]
     assert all(len(s["trial"]) == 16 for s in seeds)
+
+
+def test_every_renderer_shows_where_contents_are_mixed(fabric, tmp_path):
+    a, b = "aa" * 32, "bb" * 32
+    fabric.cell("bpr", [0.1] * 3, fingerprint=a)
+    fabric.cell("talos", [0.2] * 3, fingerprint=b)
+    results = fabric.results()
+    with pytest.raises(InputError, match="--mix-fingerprints"):
+        write_report(results, tmp_path, ["csv", "md"])
+    assert list(tmp_path.iterdir()) == []
+    write_report(results, tmp_path, ["csv", "md"], ["ndcg_20"], mix_fingerprints=True)
+    rows, seeds = (list(csv.DictReader((tmp_path / name).open())) for name in ("table.csv", "seeds.csv"))
+    assert {row["loss"]: (row["fingerprint"], row["mark"]) for row in rows} == {"bpr": (a, ""), "talos": (b, "best")}
+    assert {row["loss"]: row["fingerprint"] for row in seeds} == {"bpr": a, "talos": b}
+    note = f"on other data, fingerprint {a[:12]}, not ranked; how they differ is not recorded"
+    assert f"<sup>1</sup> {note}" in (tmp_path / "table.md").read_text()
+    console = Console(file=io.StringIO(), width=100)
+    console.print(show(results, ["ndcg_20"], mix_fingerprints=True))
+    assert f"[1] {note}" in " ".join(console.file.getvalue().split())
+
+
+def test_the_command_refuses_to_mix_contents_unless_told_to(fabric, tmp_path, monkeypatch, capsys):
+    fabric.cell("bpr", [0.1] * 3, fingerprint="aa" * 32)
+    fabric.cell("talos", [0.2] * 3, fingerprint="bb" * 32)
+    monkeypatch.setattr("pipelines.tracking.read_results", lambda uri, name: fabric.results())
+    command = ["report", "--experiment", "duel", "--out", str(tmp_path / "out"), "--storage", str(tmp_path)]
+    assert run(command) == 2
+    assert "--mix-fingerprints" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run([*command, "--mix-fingerprints"]) == 0
+    assert "not ranked" in capsys.readouterr().out
+    assert "not ranked" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_write_report(duel, tmp_path):

@@ -131,7 +131,7 @@ class TestMissing:
         assert (talos.mean, len(talos.values), talos.mark) == (pytest.approx(0.85), 2, "")
         assert why(table, talos) == ["2 of 3 seeds, not ranked; failed: killed [31mby the node"]
         assert score(table, "bpr").mark == "best"
-        assert why(table, table.improvements[0]) == ["no loss beside the baselines is scored on all seeds"]
+        assert why(table, table.improvements[0]) == ["no loss beside the baselines is ranked"]
 
 
 class TestImprovement:
@@ -150,9 +150,7 @@ class TestImprovement:
         losses = dict.fromkeys(("bpr", "sl", "talos"))
         table = build_table(fabric.results(losses=losses, baselines=["bpr", "sl"]), ["ndcg_20"])
         assert table.improvements[0].percent is None
-        assert why(table, table.improvements[0]) == [
-            "no improvement is told before every baseline is scored on all seeds"
-        ]
+        assert why(table, table.improvements[0]) == ["no improvement is told before every baseline is ranked"]
 
     def test_baseline_of_zero(self, fabric):
         fabric.cell("bpr", [0.0] * 3)
@@ -163,11 +161,76 @@ class TestImprovement:
 
 
 class TestContents:
+    A, B = "aa" * 32, "bb" * 32
+
+    def mixed(self, fabric):
+        fabric.cell("bpr", [0.1] * 3, fingerprint=self.A)
+        fabric.cell("psl", [0.2] * 3, fingerprint=self.B)
+        fabric.cell("talos", [0.9] * 3, fingerprint=self.A)
+        fabric.cell("sl", [0.3] * 3, fingerprint=self.B)
+        return fabric.results(losses=dict.fromkeys(("bpr", "psl", "talos", "sl")), baselines=["psl"])
+
     def test_two_fingerprints_are_refused(self, fabric):
-        fabric.cell("bpr", [0.1] * 3, fingerprint="aa" * 32)
-        fabric.cell("talos", [0.1] * 3, fingerprint="bb" * 32)
-        with pytest.raises(InputError, match=f"'ml-100k'.* {'aa' * 6} .*mf, bpr.* and {'bb' * 6} .*mf, talos"):
-            build_table(fabric.results())
+        results = self.mixed(fabric)
+        with pytest.raises(InputError) as raised:
+            build_table(results)
+        assert str(raised.value) == (
+            f"data set 'ml-100k': its results are from different contents, fingerprints {'aa' * 6} (mf, talos) and "
+            f"{'bb' * 6} (mf, sl): how they differ is not recorded. They cannot share a column: run the sweep again "
+            "on one of them, or see them side by side with --mix-fingerprints"
+        )
+
+    @pytest.mark.parametrize(
+        ("one", "other", "words"),
+        [
+            ({"k_core": 5}, {"k_core": 10, "min_rating": 3}, "min_rating none against 3; k_core 5 against 10"),
+            ({"k_core": 5}, {"k_core": {"users": 5, "items": 4}}, "k_core 5 against users 5, items 4."),
+            ({}, {"split_seed": 1}, "split_seed 0 against 1"),
+            ({}, {"split": "temporal", "gap_ratio": 0.2}, "split iid against temporal; "),
+            ({}, {"sha256": "1" * 64}, "other raw files (u.data)"),
+            ({}, {}, "neither in settings nor in raw files"),
+        ],
+    )
+    def test_the_refusal_says_how_they_differ(self, fabric, one, other, words):
+        fabric.manifest(self.A, **one)
+        fabric.manifest(self.B, **other)
+        results = self.mixed(fabric)
+        with pytest.raises(InputError) as raised:
+            build_table(results)
+        assert f"they differ in {words}" in str(raised.value)
+
+    def test_asked_for_they_share_a_column_with_a_footnote_and_without_a_rank(self, fabric):
+        fabric.manifest(self.A)
+        fabric.manifest(self.B, k_core=10)
+        table = build_table(self.mixed(fabric), ["ndcg_20"], mix_fingerprints=True)
+        assert table.columns[0].fingerprint == self.B, "the latest"
+        scores = {r.loss: r.scores[0] for r in table.rows}
+        assert {loss: s.mean for loss, s in scores.items()} == pytest.approx(
+            {"bpr": 0.1, "psl": 0.2, "talos": 0.9, "sl": 0.3}
+        )
+        assert {loss: s.mark for loss, s in scores.items()} == {"bpr": "", "psl": "second", "talos": "", "sl": "best"}
+        assert {loss: s.fingerprint[:2] for loss, s in scores.items()} == {
+            "bpr": "aa",
+            "psl": "bb",
+            "talos": "aa",
+            "sl": "bb",
+        }
+        why_not = f"on other data, fingerprint {'aa' * 6}, not ranked; they differ in k_core 10 against 1"
+        assert (why(table, scores["bpr"]), why(table, scores["talos"])) == ([why_not], [why_not])
+        assert table.improvements[0].percent == pytest.approx(50), "0.3 over 0.2, not 0.9"
+        assert f"fingerprint {'bb' * 6} and {'aa' * 6}" in table.header[0]
+        assert "tuning budget, grid points: BPR 1, PSL 1, Talos 1, SL 1" in table.header
+
+    def test_an_improvement_needs_baselines_of_the_column(self, fabric):
+        results = self.mixed(fabric)
+        results.settings["baselines"] = ["bpr"]
+        table = build_table(results, ["ndcg_20"], mix_fingerprints=True)
+        assert table.improvements[0].percent is None
+
+    def test_a_column_of_one_content_is_the_same_with_and_without_leave(self, fabric):
+        fabric.cell("bpr", [0.1] * 3)
+        fabric.cell("talos", [0.2] * 3)
+        assert build_table(fabric.results(), mix_fingerprints=True) == build_table(fabric.results())
 
     def test_trials_on_an_earlier_content_do_not_count(self, fabric):
         fabric.cell("talos", [0.9] * 3, fingerprint="aa" * 32)
