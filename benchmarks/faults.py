@@ -15,7 +15,7 @@ from rig import Rig, family, kill, wait_for
 
 from pipelines.train import CHECKPOINT
 
-FULL_SECONDS = 8
+AWAY_SECONDS = 8.0
 """How long the storage is full, and how long the tracking server is away."""
 
 Fault = Callable[[Rig, random.Random], set[Path] | None]
@@ -74,10 +74,8 @@ def terminate_driver(rig: Rig, rng: random.Random) -> set[Path] | None:
 
 def restart_server(rig: Rig, rng: random.Random) -> set[Path] | None:
     """The tracking server is away for a while; no trial is struck."""
-    doomed = family(rig.server)
-    kill(doomed)
-    psutil.wait_procs(doomed, timeout=10)
-    time.sleep(FULL_SECONDS)
+    rig.end_server()
+    time.sleep(AWAY_SECONDS)
     rig.serve()
     return set()
 
@@ -105,7 +103,7 @@ def fill_storage(rig: Rig, rng: random.Random) -> set[Path] | None:
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
             file.write(b"\0" * 2**16)
-    time.sleep(FULL_SECONDS)
+    time.sleep(AWAY_SECONDS)
     ballast.unlink()
     return struck
 

@@ -2,9 +2,10 @@
 
     python benchmarks/reliability.py [--faults 56] [--seed 0] [--minutes 90] [--out docs/reliability.md]
 
-Both are run by `recloss sweep` on a Ray cluster of simulated nodes, recorded by an MLflow server, and end in a table. The
-faults are drawn by the seed, as many of each kind, and strike one after the other as the sweep goes on; after one that
-ends the driver the same command is run again. Then everything the two stores and folders hold is compared, bit for bit.
+Both are run by `recloss sweep` on a Ray cluster of simulated nodes, recorded by an MLflow server, and end in a table.
+The faults are drawn by the seed, as many of each kind, and strike one after the other as the sweep goes on; after one
+that ends the driver the same command is run again. Then all that the two stores and folders hold is compared, bit for
+bit.
 
 Linux only. The storage is filled only as root, who may mount a small file system for it. MovieLens-100K comes from
 RECLOSS_DATA or is fetched.
@@ -29,7 +30,7 @@ from faults import FAULTS, draw, small_disk
 from rig import Rig, Watch
 
 from pipelines.report import write_report
-from pipelines.tracking import read_results
+from pipelines.tracking import Results, TrialRun, read_results
 from pipelines.train import MODEL, TEST_USERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,9 +54,9 @@ SWEEP: dict[str, Any] = {
 }
 """38 trials to search and 10 confirmations; `data` is added."""
 GOOD = (
-    "**They are equal, bit for bit**: every metric of every trial at its last validation and on the test split, every model, "
-    "every user's scores, what was selected, and the tables. No trial is missing, none and no measurement is recorded "
-    "twice, no run is left RUNNING."
+    "**They are equal, bit for bit**: every metric of every trial at its last validation and on the test split, every "
+    "model, every user's scores, what was selected, and the tables. No trial is missing, no trial, no measurement is "
+    "recorded twice, no run is left RUNNING."
 )
 DATA = {"fetch": "ml-100k", "prepare": {"format": "movielens", "min_rating": 3, "k_core": 10}}
 
@@ -112,30 +113,38 @@ def last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
 
 
-def differences(quiet: Rig, disturbed: Rig, scratch: Path) -> list[str]:
+@dataclass(frozen=True)
+class Left:
+    """What a run of the sweep left behind."""
+
+    outcome: Outcome
+    results: Results
+    trials: Path
+    database: Path
+
+
+def differences(one: Left, two: Left, scratch: Path) -> list[str]:
     """Everything in which two runs of a sweep differ and should not, in words; empty if nothing."""
-    found = []
-    one, two = (read_results(rig.uri, rig.name) for rig in (quiet, disturbed))
-    trials_one, trials_two = ({t.hash: exact(t) for t in results.trials} for results in (one, two))
-    found += [f"trial {name} is missing" for name in trials_one.keys() - trials_two.keys()]
-    found += [f"trial {name} is too much" for name in trials_two.keys() - trials_one.keys()]
-    for name in trials_one.keys() & trials_two.keys():
-        if trials_one[name] != trials_two[name]:
-            found.append(f"trial {name}: {trials_one[name]} became {trials_two[name]}")
+    known, found = ({t.hash: exact(t) for t in left.results.trials} for left in (one, two))
+    told = [f"trial {name} is missing" for name in known.keys() - found.keys()]
+    told += [f"trial {name} is too much" for name in found.keys() - known.keys()]
+    for name in known.keys() & found.keys():
+        if known[name] != found[name]:
+            told.append(f"trial {name}: {known[name]} became {found[name]}")
         for file in (MODEL, TEST_USERS):
-            if content(quiet.trials / name / file) != content(disturbed.trials / name / file):
-                found.append(f"trial {name}: another {file}")
-    if one.selections != two.selections:
-        found.append("other configurations were selected")
-    for number, results in enumerate((one, two)):
-        write_report(results, scratch / str(number), ["csv"])
-    for table in ("table.csv", "seeds.csv"):
-        if (scratch / "0" / table).read_bytes() != (scratch / "1" / table).read_bytes():
-            found.append(f"another {table}")
-    return found + defects(disturbed.database)
+            if content(one.trials / name / file) != content(two.trials / name / file):
+                told.append(f"trial {name}: another {file}")
+    if one.results.selections != two.results.selections:
+        told.append("other configurations were selected")
+    for number, left in enumerate((one, two)):
+        write_report(left.results, scratch / str(number), ["csv"])
+    for name in ("table.csv", "seeds.csv"):
+        if (scratch / "0" / name).read_bytes() != (scratch / "1" / name).read_bytes():
+            told.append(f"another {name}")
+    return told + defects(two.database)
 
 
-def exact(trial: Any) -> tuple[Any, ...]:
+def exact(trial: TrialRun) -> tuple[Any, ...]:
     metrics = {name: value for name, value in trial.metrics.items() if name.startswith(EXACT)}
     return trial.status, trial.stages, trial.params, metrics
 
@@ -146,10 +155,11 @@ def content(file: Path) -> bytes | None:
 
 def defects(database: Path) -> list[str]:
     """Trials or measurements that the store holds twice, and runs it believes running."""
+    twice = "group by {0} having count(*) > 1"
     asked = {
-        "a trial has two runs: {}": "select value from tags where key = 'recloss.trial' group by value having count(*) > 1",
+        "a trial has two runs: {}": "select value from tags where key = 'recloss.trial' " + twice.format("value"),
         "a measurement is there twice: {}, {}, step {}": (
-            "select run_uuid, key, step from metrics group by run_uuid, key, step having count(*) > 1"
+            "select run_uuid, key, step from metrics " + twice.format("run_uuid, key, step")
         ),
         "a run is still RUNNING: {}": "select name from runs where status = 'RUNNING'",
     }
@@ -165,9 +175,9 @@ def page(quiet: Outcome, disturbed: Outcome, found: list[str], trials: int, comm
     rows = [(kind, len(numbers), sum(numbers)) for kind, numbers in kinds.items() if numbers]
     verdict = GOOD if not found else f"The outcomes **differ in {len(found)} places**, of which the first are:"
     lost = (
-        f"Work done again: a struck trial goes on from its last validation, {every} epochs apart here. So {struck} trials "
-        f"trained less than {struck * every} of {epochs} epochs again ({struck * every / epochs:.0%}), and made "
-        f"{disturbed.again} validations again whose checkpoint was damaged or not written yet."
+        f"Work done again: a struck trial goes on from its last validation, {every} epochs apart here. So {struck} "
+        f"trials trained less than {struck * every} of {epochs} epochs again ({struck * every / epochs:.0%}), and made "
+        f"{disturbed.again} validations again, whose checkpoint was damaged or not written yet."
     )
     runs = [
         ("wall time, s", f"{quiet.seconds:.0f}", f"{disturbed.seconds:.0f}"),
@@ -200,9 +210,9 @@ def table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
 
 
 def campaign(
-    folder: Path, sweep: dict[str, Any], faults: int, seed: int, seconds: float
-) -> tuple[Outcome, Outcome, list[str]]:
-    """The sweep left alone, the sweep under faults, and in what they differ.
+    folder: Path, sweep: dict[str, Any], kinds: Iterable[str], count: int, seed: int, seconds: float
+) -> tuple[Left, Left, list[str]]:
+    """The sweep left alone, the sweep under so many faults of these kinds, and in what they differ.
 
     Raises:
         TimeoutError: if it takes longer.
@@ -210,23 +220,23 @@ def campaign(
     deadline, rng = time.monotonic() + seconds, random.Random(seed)
     file = folder / "sweep.yaml"
     file.write_text(yaml.safe_dump(sweep))
-    disk = folder / "disk"
-    with small_disk(disk, megabytes=256) as small:
-        kinds = [kind for kind in FAULTS if small or kind != FULL]
-        rigs = []
+
+    def left(which: str, storage: Path, faults: list[str], planned: int) -> Left:
+        rig.open(storage, file, sweep["name"], folder / f"{which}.db")
+        outcome = run(rig, faults, planned, rng, deadline)
+        results = read_results(rig.uri, rig.name)
+        rig.end_server()
+        return Left(outcome, results, rig.trials, rig.database)
+
+    with small_disk(folder / "disk", megabytes=256) as small:
+        faults = draw(count, [kind for kind in kinds if small or kind != FULL], rng)
+        rig = Rig(folder)
         try:
-            quiet = Rig(folder / "a", folder / "runs", file, sweep["name"])
-            rigs.append(quiet)
-            alone = run(quiet, [], 1, rng, deadline)
-            quiet.close()
-            quiet.serve()
-            disturbed = Rig(folder / "b", disk / "runs", file, sweep["name"])
-            rigs.append(disturbed)
-            struck = run(disturbed, draw(faults, kinds, rng), alone.validations, rng, deadline)
-            return alone, struck, differences(quiet, disturbed, folder / "reports")
+            alone = left("alone", folder / "runs", [], 0)
+            struck = left("struck", folder / "disk" / "runs", faults, alone.outcome.validations)
+            return alone, struck, differences(alone, struck, folder / "reports")
         finally:
-            for rig in rigs:
-                rig.close()
+            rig.close()
 
 
 def main() -> int:
@@ -240,14 +250,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rl", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         sweep = SWEEP | {"data": [{"name": "ml-100k", "path": str(folder / "ml-100k"), **DATA}]}
-        quiet, disturbed, found = campaign(folder, sweep, arguments.faults, arguments.seed, arguments.minutes * 60)
-        trials = len(list((folder / "runs" / NAME).glob("*/journal.jsonl")))
+        seconds = arguments.minutes * 60
+        alone, struck, found = campaign(folder, sweep, FAULTS, arguments.faults, arguments.seed, seconds)
     command = " ".join(["python", "benchmarks/reliability.py", *sys.argv[1:]])
     full = "" if os.geteuid() == 0 else " The storage was not filled: that needs root."
     note = f"Before it the machine was watched for a second: {before}.{full}"
-    arguments.out.write_text(page(quiet, disturbed, found, trials, command, note), encoding="utf-8")
+    arguments.out.write_text(
+        page(alone.outcome, struck.outcome, found, len(alone.results.trials), command, note), encoding="utf-8"
+    )
     print(arguments.out)
-    return int(bool(found) or len(disturbed.struck) < arguments.faults)
+    return int(bool(found) or len(struck.outcome.struck) < arguments.faults)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ from pipelines import journal
 from pipelines.tracking import UI_ENVIRONMENT
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
-FAST_HEALTH_CHECKS = {
+HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
 }
+"""The loss of a node is noticed in seconds instead of a minute."""
 START_SECONDS = 120
 
 
@@ -62,52 +63,57 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 class Rig:
-    """One sweep, run by ``recloss sweep`` on a Ray cluster and recorded by an MLflow server.
+    """A Ray cluster for a sweep at a time, each run by ``recloss sweep`` and recorded by an MLflow server of its own.
 
     Args:
-        folder: for logs, Ray's files and the store's database.
-        storage: of the sweep.
-        sweep: its file.
-        name: its name.
+        folder: for logs and Ray's files.
         nodes: workers of the cluster, each with one CPU and an address of its own; the head has none.
     """
 
-    def __init__(self, folder: Path, storage: Path, sweep: Path, name: str, nodes: int = 2) -> None:
-        self.folder, self.storage, self.sweep, self.name = folder, storage, sweep, name
-        self.trials = storage / name
-        folder.mkdir(parents=True, exist_ok=True)
-        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.env = {**os.environ, **token, **FAST_HEALTH_CHECKS, "RAY_USAGE_STATS_ENABLED": "0"}
-        self.env |= {"RAY_TMPDIR": str(folder / "r")}
+    def __init__(self, folder: Path, nodes: int = 2) -> None:
+        self.folder = folder
         self.started: list[psutil.Popen] = []
-        ray, self.port = free_port(), free_port()
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.env = {**os.environ, **token, **HEALTH_CHECKS, "RAY_USAGE_STATS_ENABLED": "0"}
+        self.env |= {"RAY_TMPDIR": str(folder / "r")}
+        port, self.port = free_port(), free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.database = folder / "server.db"
-        self.server = self.serve(wait=False)
-        head = self._start(*RAY, "--head", "--port", ray, "--num-cpus", 0, "--include-dashboard", "false")
+        head = self._start(*RAY, "--head", "--port", port, "--num-cpus", 0, "--include-dashboard", "false")
         self._wait_for_ray(head)
-        self.address = f"{ray_address(self.output(head), ray)}"
-        self.nodes = {number: self.add_node(number) for number in range(2, nodes + 2)}
-        self.driver: psutil.Popen | None = None
-        self._wait_for_server()
+        self.address = next(w for w in self.output(head).replace("'", " ").split() if w.endswith(f":{port}"))
+        self.nodes = {number: self.add_node(number, wait=False) for number in range(2, nodes + 2)}
+        for node in self.nodes.values():
+            self._wait_for_ray(node)
+        self.server = self.driver = head
 
-    def add_node(self, number: int) -> psutil.Popen:
-        """A worker of the cluster; it is there when this returns."""
+    def open(self, storage: Path, sweep: Path, name: str, database: Path) -> None:
+        """Begin with a sweep (its file and name), its storage and its store."""
+        self.storage, self.sweep, self.name, self.database = storage, sweep, name, database
+        self.trials = storage / name
+        self.serve()
+
+    def add_node(self, number: int, wait: bool = True) -> psutil.Popen:
+        """Start a worker of the cluster."""
         ip = f"127.0.0.{number}"
         node = self._start(*RAY, "--address", self.address, "--node-ip-address", ip, "--num-cpus", 1)
-        self._wait_for_ray(node)
+        if wait:
+            self._wait_for_ray(node)
         return node
 
-    def serve(self, wait: bool = True) -> psutil.Popen:
-        """Start the MLflow server."""
+    def serve(self) -> None:
+        """Start the MLflow server; it answers when this returns."""
         self.server = self._start(
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.port, "--workers", "1",
-            "--artifacts-destination", self.folder / "artifacts",
+            "--artifacts-destination", self.database.with_suffix(".artifacts"),
             env=UI_ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.database}"},
         )  # fmt: skip
-        if wait:
-            self._wait_for_server()
-        return self.server
+        wait_for(self._healthy, "the MLflow server does not start")
+
+    def end_server(self) -> None:
+        """Kill the MLflow server."""
+        doomed = family(self.server)
+        kill(doomed)
+        psutil.wait_procs(doomed, timeout=10)
 
     def drive(self) -> None:
         """Start ``recloss sweep``."""
@@ -155,19 +161,11 @@ class Rig:
         if node.poll() is not None:
             raise RuntimeError(self.output(node))
 
-    def _wait_for_server(self) -> None:
-        def healthy() -> bool:
-            try:
-                return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
-            except OSError:
-                return False
-
-        wait_for(healthy, "the MLflow server does not start")
-
-
-def ray_address(said: str, port: int) -> str:
-    """Where the head says it is."""
-    return next(word for word in said.replace("'", " ").split() if word.endswith(f":{port}"))
+    def _healthy(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
+        except OSError:
+            return False
 
 
 class Watch:

@@ -14,6 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -43,32 +44,33 @@ RUN, WINDOW = 4, 1024
 """The shares of a pass that a data set of 59 million pairs has by default: windows of 1/56 of it, of 256 runs each."""
 SHOWN = (1, 2, 3, 5, 7, 10)
 
-Source = Callable[[Trial, Path], Positives | None]
+Source = Callable[[Trial, Path], AbstractContextManager[Positives | None]]
 
 
-def in_memory(trial: Trial, data: Path) -> None:
+def in_memory(trial: Trial, data: Path) -> AbstractContextManager[None]:
     """What `fit` does by itself."""
+    return nullcontext()
 
 
-def in_another_order(trial: Trial, data: Path) -> Positives:
+def in_another_order(trial: Trial, data: Path) -> AbstractContextManager[Positives]:
     train, _ = training_splits(data, trial.data)
 
     def positives(epoch: int, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for pairs in permutation(len(train), stream_key(trial.seed, epoch, "another order")).split(BATCH):
             yield train.user[pairs], train.item[pairs]
 
-    return positives
+    return nullcontext(positives)
 
 
-def streamed(trial: Trial, data: Path) -> Positives:
+def streamed(trial: Trial, data: Path) -> AbstractContextManager[Positives]:
     train, _ = training_splits(data, trial.data)
     pairs = stream.dataset(trial, data, 1, run=RUN, window=WINDOW)
-    return stream.positives(stream.blocks(pairs), len(train), BATCH)
+    return stream.reading(pairs, len(train), BATCH)
 
 
-def in_file_order(trial: Trial, data: Path) -> Positives:
+def in_file_order(trial: Trial, data: Path) -> AbstractContextManager[Positives]:
     train, _ = training_splits(data, trial.data)
-    return lambda epoch, number: zip(train.user.split(BATCH), train.item.split(BATCH), strict=True)
+    return nullcontext(lambda epoch, number: zip(train.user.split(BATCH), train.item.split(BATCH), strict=True))
 
 
 SOURCES: dict[str, Source] = {
@@ -87,7 +89,8 @@ def curves(data: Path, loss: str, source: Source, seeds: int) -> NDArray[np.floa
         trial = make_trial(read_manifest(data)["fingerprint"], "mf", loss, dotted, seed=seed)
         train, valid = training_splits(data, trial.data)
         backbone, module = build(trial, train)
-        result = fit(backbone, module, train, valid, fit_settings(trial), positives=source(trial, data))
+        with source(trial, data) as positives:
+            result = fit(backbone, module, train, valid, fit_settings(trial), positives=positives)
         found.append([(v.loss, v.metrics["ndcg_20"]) for v in result.history])
         print(loss, source.__name__, seed, found[-1][-1], flush=True)
     return np.array(found)
@@ -152,17 +155,17 @@ def one_pass(data: Path, fingerprint: str, kind: str, results: multiprocessing.Q
         return
     with connected():
         train = mapped.interactions(data, fingerprint, "train")
+        source = in_another_order(trial, data)
         if kind == "streamed":
-            source = stream.positives(stream.blocks(stream.dataset(trial, data, 1)), len(train), 1024)
-            next(iter(source(1, 0)))  # Ray Data has started
-            source = stream.positives(stream.blocks(stream.dataset(trial, data, 1)), len(train), 1024)
-        else:
-            source = in_another_order(trial, data)
+            with stream.reading(stream.dataset(trial, data, 1), len(train), 1024) as positives:
+                next(iter(positives(1, 0)))  # Ray Data has started
+            source = stream.reading(stream.dataset(trial, data, 1), len(train), 1024)
         before, most, seen, started = private_mb(), 0.0, 0, time.perf_counter()
-        for index, (users, _) in enumerate(source(1, 0)):
-            seen += len(users)
-            if index % 2000 == 0:
-                most = max(most, private_mb() - before)
+        with source as positives:
+            for index, (users, _) in enumerate(positives(1, 0)):
+                seen += len(users)
+                if index % 2000 == 0:
+                    most = max(most, private_mb() - before)
         seconds = time.perf_counter() - started
     assert seen == len(train)
     results.put((seen / seconds, most))

@@ -259,7 +259,12 @@ def _child(function: Callable[[str], str], given: str, seconds: float) -> tuple[
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", program],
-            env={"RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ, **quiet, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+            env={
+                "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                **os.environ,
+                **quiet,
+                "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            },
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,7 +1,7 @@
 """The stages of a sweep: search every cell, select on validation, confirm the selected ones on fresh seeds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -55,8 +55,9 @@ class Driver:
         self.cut_off = ""
         self._told: set[tuple[str, str]] = set()
 
-    def run(self, cells: Sequence[Cell]) -> bool:
+    def run(self, cells: Sequence[Cell], start_ray: Callable[[], None]) -> bool:
         """Whether everything was trained and selected."""
+        self.start_ray = start_ray
         searched = {cell.name: cell.size * len(cell.seeds) for cell in cells}
         confirmations = len(self.sweep.confirm_seeds)
         self.say(
@@ -143,7 +144,7 @@ class Driver:
                 else:
                     self._record(stage, folder)
 
-        return run_tasks(Queue(lines, on_done), self.sweep.resources, self.stop, on_change, self.say)
+        return run_tasks(Queue(lines, on_done), self.sweep.resources, self.stop, on_change, self.say, self.start_ray)
 
     def _over(self, stage: Stage, folder: Path, progress: SweepProgress) -> None:
         """Nothing is left to do for a trial in this stage."""

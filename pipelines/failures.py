@@ -28,8 +28,8 @@ def diagnose(error: BaseException) -> tuple[Kind, str]:
     """
     below = list(_below(error))
     for what, decides in _TESTS.items():
-        if found := next(filter(decides, below), None):
-            return what, _line(found)
+        if found := list(filter(decides, below)):
+            return what, _line(found[-1])
     own = [e for e in below if not hasattr(e, "worker_failures") and getattr(e, "cause", None) is None]
     return "error", _line(own[0] if own else error)
 

@@ -48,7 +48,7 @@ def shortage(nodes: Sequence[Node], resources: ResourceSettings) -> str:
 
 
 def check_fits(resources: ResourceSettings, say: Say) -> int:
-    """How many trials the cluster runs at once.
+    """How many trials the cluster shall run at once.
 
     Where none fits, a cluster of ``RAY_ADDRESS`` is asked for more nodes and waited for; others do not grow.
 
@@ -68,7 +68,7 @@ def check_fits(resources: ResourceSettings, say: Say) -> int:
         request_resources(bundles=[])
     if not found:
         raise InputError(f"resources: {shortage(nodes(), resources)}")
-    return found
+    return resources.concurrent or found
 
 
 def _shown(amounts: Node) -> str:

@@ -10,7 +10,8 @@ the rows of its users, as it does in memory.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -57,8 +58,14 @@ def dataset(trial: Trial, data: Path, first: int, *, run: int = RUN, window: int
     return pairs
 
 
-def blocks(pairs: "Dataset | DataIterator") -> Iterator[Mapping[str, Tensor]]:
-    """The blocks of a ``dataset``; reading starts with the first that is asked for, and ends with this iterator."""
+@contextmanager
+def reading(pairs: "Dataset | DataIterator", n_pairs: int, batch_size: int) -> Iterator[Positives]:
+    """The batches of each pass over a ``dataset`` for `fit`; the reading ends with the context."""
+    with closing(_blocks(pairs)) as blocks:
+        yield positives(blocks, n_pairs, batch_size)
+
+
+def _blocks(pairs: "Dataset | DataIterator") -> Generator[Mapping[str, Tensor]]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and durations, of no use in a trial's log
     yield from pairs.iter_torch_batches(batch_size=None, device="cpu")
 
@@ -73,7 +80,7 @@ def _read_pass(
 
 
 def positives(remaining: Iterator[Mapping[str, Tensor]], n_pairs: int, batch_size: int) -> Positives:
-    """The batches of each pass, for `fit`, from the ``blocks`` of ``dataset``; passes are asked for in its order."""
+    """The batches of each pass, for `fit`, from the blocks of a ``dataset``; passes are asked for in its order."""
 
     def of_pass(epoch: int, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         rows, missing = torch.empty(2, 0, dtype=torch.int32), n_pairs

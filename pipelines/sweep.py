@@ -4,11 +4,12 @@ Running it again skips what is finished, resumes what was cut off and runs what 
 """
 
 import fcntl
+import functools
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipelines.failures import diagnose
 from pipelines.plan import plan
 from pipelines.prepare import Prepared
 from pipelines.search.cell import Cell
-from pipelines.settings import SweepSettings
+from pipelines.settings import SweepSettings, Trial
 from pipelines.stopping import Stop
 from pipelines.sweep_data import prepare_data
 from pipelines.tracking import Recorder, Tracker, open_tracker
@@ -67,10 +68,9 @@ def run_sweep(
     prepared = {data.name: prepare_data(data, say) for data in sweep.datasets}
     _check_distinct(prepared)
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
-    for cell in cells:
-        for trial in cell.grid:
-            data = prepared[cell.data]
-            check_fits(trial, data.n_users, data.n_items, pool=data.pool is not None)
+    for (name, *_), trial in {_sizes(cell, trial): trial for cell in cells for trial in cell.grid}.items():
+        data = prepared[name]
+        check_fits(trial, data.n_users, data.n_items, pool=data.pool is not None)
 
     folder = storage / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,8 @@ def _drive(driver: Driver, cells: Sequence[Cell]) -> Ending:
     """Run the stages; whatever ends them, the store is told, if it answers in time."""
     stop, status, code, message = driver.stop, "FAILED", 1, ""
     try:
-        with connected(), stop.listening():
-            check_shared(driver.folder, (data.path / "manifest.json" for data in driver.prepared.values()))
-            complete = driver.run(cells)
+        with ExitStack() as stack:
+            complete = driver.run(cells, _starter(stack, driver))
         status = "FINISHED" if complete else "KILLED"
         code, message = (0, "") if complete else (1, driver.cut_off)
     except KeyboardInterrupt:
@@ -109,6 +108,26 @@ def _drive(driver: Driver, cells: Sequence[Cell]) -> Ending:
         code = 128 + stop.signal
     told = [message or ("interrupted" if stop.signal else ""), missing]
     return Ending(max(code, 1) if missing else code, "; ".join(filter(None, told)))
+
+
+def _sizes(cell: Cell, trial: Trial) -> tuple[str, ...]:
+    """What `check_fits` looks at: most trials of a grid share it."""
+    return cell.data, *(part.model_dump_json() for part in (trial.loss, trial.sampler, trial.protocol))
+
+
+def _starter(stack: ExitStack, driver: Driver) -> Callable[[], None]:
+    """What starts Ray when it is needed first; a sweep that is finished does without.
+
+    Signals are for the driver's ``stop`` only then: Ray takes SIGTERM for itself when it starts.
+    """
+
+    @functools.cache
+    def start() -> None:
+        stack.enter_context(connected())
+        stack.enter_context(driver.stop.listening())
+        check_shared(driver.folder, (data.path / "manifest.json" for data in driver.prepared.values()))
+
+    return start
 
 
 def _check_distinct(prepared: Mapping[str, Prepared]) -> None:

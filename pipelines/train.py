@@ -12,6 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +33,7 @@ from recloss.evaluation import evaluate
 from recloss.interactions import Interactions
 from recloss.losses import Loss
 from recloss.native import kernel
-from recloss.training import FitSettings, Validation, fit, load_checkpoint, save_atomically
+from recloss.training import FitSettings, Positives, Validation, fit, load_checkpoint, save_atomically
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -96,10 +97,10 @@ def train_trial(
         backbone, loss = build(trial, train)
         train = train.to(next(backbone.parameters()).device)
         sampler = sampling.build_sampler(trial.sampler.name, trial.sampler.params, train, _pool(trial, data, train))
-        positives = None
+        streamed: AbstractContextManager[Positives | None] = nullcontext()
         if trial.train.stream:
             source = pairs or stream.dataset(trial, data, _next_epoch(folder))
-            positives = stream.positives(stream.blocks(source), len(train), trial.train.batch_size)
+            streamed = stream.reading(source, len(train), trial.train.batch_size)
 
         def on_validation(validation: Validation) -> None:
             cost = spent + meter.read_all()
@@ -113,11 +114,12 @@ def train_trial(
 
         settings = fit_settings(trial)
         checkpoint = folder / CHECKPOINT
-        result = fit(
-            backbone, loss, train, valid, settings,
-            sampler=sampler, positives=positives, micro_batch=micro_batch,
-            checkpoint=checkpoint, on_validation=on_validation,
-        )  # fmt: skip
+        with streamed as positives:
+            result = fit(
+                backbone, loss, train, valid, settings,
+                sampler=sampler, positives=positives, micro_batch=micro_batch,
+                checkpoint=checkpoint, on_validation=on_validation,
+            )  # fmt: skip
     except PausedError:
         return
     except Exception as error:

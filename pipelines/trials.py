@@ -69,14 +69,12 @@ class _Run:
         folder, trial = Path(task["folder"]), Trial.model_validate(task["trial"])
         what, message = failures.diagnose(error)
         deaths = patiently(lambda: self.deaths.count(folder))
-        gives_up = deaths > CRASHES
-        if what == "out of memory" and not gives_up:
-            # Ray's memory monitor may have killed a neighbour of the culprit: that alone is no failure.
-            events = patiently(lambda: journal.read(folder))
-            smaller = next_micro_batch([*events, {"event": "fail", "kind": what}], trial, self.resources.workers)
-            if smaller != latest_micro_batch(events):
-                patiently(lambda: failures.record_as(folder, what, message))
-        if gives_up:
+        events = patiently(lambda: journal.read(folder))
+        size = next_micro_batch([*events, {"event": "fail", "kind": what}], trial, self.resources.workers)
+        if size != latest_micro_batch(events):
+            patiently(lambda: failures.record_as(folder, what, message))
+            self.again.append(task)
+        elif deaths > CRASHES:  # once alone may be a neighbour's fault, that took the memory
             message = f"the process of the trial died {deaths} times without a new validation; last: {message}"
             patiently(lambda: failures.record_as(folder, what, message))
             self.ended(folder, {})
@@ -113,7 +111,9 @@ class _Watcher(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.run.running.pop(_folder(trial), None)
-        self.run.died(trial.config["task"], pickle.loads(Path(trial.pickled_error_file).read_bytes()))
+        kept = trial.pickled_error_file  # Tune keeps no error of an actor that Ray's memory monitor did not let start
+        error = pickle.loads(Path(kept).read_bytes()) if kept else RuntimeError("no process could be started for it")
+        self.run.died(trial.config["task"], error)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Say once when the cluster lost what a trial needs, and once when it has it again."""
@@ -156,7 +156,14 @@ class _Source(Searcher):
         """Nothing: see the class."""
 
 
-def run_tasks(queue: Queue, resources: ResourceSettings, stop: Stop, on_change: OnChange, say: Say) -> bool:
+def run_tasks(
+    queue: Queue,
+    resources: ResourceSettings,
+    stop: Stop,
+    on_change: OnChange,
+    say: Say,
+    start_ray: Callable[[], None],
+) -> bool:
     """Run all tasks, as many at once as fit.
 
     A trial whose process dies is resumed. Tune itself gives up when Ray's memory monitor kills one; it is then started
@@ -168,12 +175,14 @@ def run_tasks(queue: Queue, resources: ResourceSettings, stop: Stop, on_change: 
         stop: asks the trials to pause at their next validation.
         on_change: see `OnChange`.
         say: prints a line for the user.
+        start_ray: called where there is something to run; connects to Ray the first time.
 
     Returns:
         Whether everything ran to success or failure; ``False`` where something was cut off.
     """
     run = _Run(queue, resources, stop, on_change)
     while (first := run.next()) is not None:
+        start_ray()
         concurrent = check_fits(resources, say)
         with tempfile.TemporaryDirectory(prefix="recloss-", ignore_cleanup_errors=True) as scratch:
             try:

@@ -146,8 +146,8 @@ def keep(block: pa.Table, users: NDArray[np.bool_], items: NDArray[np.bool_]) ->
 
 def renumber(block: pa.Table, users: NDArray[np.int32], items: NDArray[np.int32]) -> pa.Table:
     """Replace the codes by ``users[code]`` and ``items[code]``."""
-    for at, (side, new) in enumerate(zip(SIDES, (users, items), strict=True)):
-        block = block.set_column(at, side, pa.array(new[block[side].to_numpy()]))
+    for side, new in zip(SIDES, (users, items), strict=True):
+        block = block.set_column(block.column_names.index(side), side, pa.array(new[block[side].to_numpy()]))
     return block
 
 

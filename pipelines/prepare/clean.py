@@ -111,7 +111,7 @@ class _Cleaning:
         tables = list(engine.tables(engine.map(blocks, do.occurrences, min_rating=settings.min_rating)))
         if not tables:
             raise InputError(f"{source.name}: none of the {refused.count:,} rows can be read; {refused.messages[0]}")
-        sides = [[table.filter(pc.equal(table["side"], at)) for table in tables] for at in range(len(do.SIDES))]
+        sides = [list(side) for side in zip(*map(_by_side, tables), strict=True)]
         indices = self._indices([[table["id"].combine_chunks() for table in side] for side in sides])
         read, kept = (
             [_summed(index, side, count) for index, side in zip(indices, sides, strict=True)]
@@ -170,6 +170,12 @@ class _Cleaning:
             for side, degree in enumerate(degrees):
                 degree[keys[sides == side]] += counts[sides == side]  # a block names no key twice
         return degrees
+
+
+def _by_side(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What ``occurrences`` says of users and of items, without a copy."""
+    users = int(np.searchsorted(table["side"].to_numpy(), 1))
+    return table.slice(0, users).combine_chunks(), table.slice(users).combine_chunks()
 
 
 def _summed(index: Index, tables: list[pa.Table], count: str) -> NDArray[np.int64]:

@@ -49,20 +49,8 @@ def dictionary(ids: pa.Array) -> pa.DictionaryArray:
     numbers = integers(ids) if pa.types.is_string(ids.type) and not ids.null_count else None
     if numbers is None:
         return ids.dictionary_encode()
-    values, codes = _distinct(numbers)
+    values, (codes,) = _merged([numbers])
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values).cast(pa.string()))
-
-
-def _distinct(numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The distinct numbers in ascending order, and the place of each number among them."""
-    low, high = int(numbers.min()), int(numbers.max())
-    if high - low >= _SPREAD * len(numbers):
-        values, places = np.unique(numbers, return_inverse=True)
-        return values, places.astype(np.int32)
-    seen = np.zeros(high - low + 1, np.bool_)
-    seen[numbers - low] = True
-    places = np.cumsum(seen, dtype=np.int32) - np.int32(1)
-    return (np.flatnonzero(seen) + low).astype(np.int64), places[numbers - low]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +66,11 @@ class Index:
     @staticmethod
     def of(lists: Sequence[pa.Array]) -> "Index":
         """Number the ids of several lists (strings), at least one; an id may be in more than one list."""
-        numbers = [integers(ids) for ids in lists if len(ids)]
-        if all(n is not None and n.min() > -(10**18) and n.max() < 10**18 for n in numbers):
-            return _of_integers(lists)
+        numbers = [integers(ids) if len(ids) else np.zeros(0, np.int64) for ids in lists]
+        usual = [n for n in numbers if n is not None and n.min(initial=0) > -(10**18) and n.max(initial=0) < 10**18]
+        if len(usual) == len(lists):
+            values, places = _merged(usual)
+            return Index(pa.array(values).cast(pa.string()), "integer", places)
         whole = pa.chunked_array([_as_dictionary(ids) for ids in lists]).unify_dictionaries()
         texts = whole.chunk(0).dictionary
         sequence, order = _order(texts)
@@ -89,11 +79,25 @@ class Index:
         return Index(texts.take(pa.array(sequence)), order, [rank[c.indices.to_numpy()] for c in whole.chunks])
 
 
-def _of_integers(lists: Sequence[pa.Array]) -> Index:
-    numbers = [ids.cast(pa.int64()).to_numpy() for ids in lists]
-    values, _ = _distinct(np.concatenate(numbers))
-    places = [np.searchsorted(values, n).astype(np.int32) for n in numbers]
-    return Index(pa.array(values).cast(pa.string()), "integer", places)
+def _merged(lists: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
+    """The distinct numbers of all lists in ascending order, and the places of each list's numbers among them."""
+    filled = [numbers for numbers in lists if len(numbers)]
+    low, high = min(int(n.min()) for n in filled), max(int(n.max()) for n in filled)
+    if high - low >= _SPREAD * sum(map(len, filled)):
+        values = np.unique(np.concatenate(filled))
+        return values, [np.searchsorted(values, numbers).astype(np.int32) for numbers in lists]
+    seen = np.zeros(high - low + 1, np.bool_)
+    for numbers in filled:
+        seen[numbers - low] = True
+    before = _before(seen)
+    return (np.flatnonzero(seen) + low).astype(np.int64), [before[numbers - low] for numbers in lists]
+
+
+def _before(seen: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The place of each marked position among the marked ones."""
+    places: NDArray[np.int32] = np.cumsum(seen, dtype=np.int32)
+    places -= 1
+    return places
 
 
 def _as_dictionary(ids: pa.Array) -> pa.DictionaryArray:

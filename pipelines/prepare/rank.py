@@ -15,8 +15,8 @@ DIGIT = 16
 def ranked(engine: Engine, blocks: Any, column: str, rank: int) -> tuple[int, int, int]:
     """(value, user, item) of the interaction with ``rank`` others before it in the order (column, user, item).
 
-    ``column`` is an int64 column of values from 0. What reaches this process are counts: 2^DIGIT numbers of every block for each
-    digit of the value, then for equal values one per user, then one per item.
+    ``column`` is an int64 column of values from 0. What reaches this process are counts: 2^DIGIT numbers of every
+    block for each digit of the value, then for equal values one per user, then one per item.
     """
     bounds = pa.concat_tables(engine.tables(engine.map(blocks, bounds_of, column=column)))
     low, high = pc.min(bounds["low"]).as_py(), pc.max(bounds["high"]).as_py()

@@ -35,7 +35,7 @@ def seeds_csv(table: Table) -> str:
 def cost_csv(selected: list[Selected]) -> str:
     """One line per cell: what search and confirmation cost; empty where it is not known."""
     names = ("trials", "hours", "cpu_hours", "gpu_hours", "peak_gb")
-    lines = [(s.data, s.backbone, s.loss, *(getattr(s.cost, name, None) for name in names)) for s in selected]
+    lines = [(*s.names, *(getattr(s.cost, name, None) for name in names)) for s in selected]
     return _csv(("data", "backbone", "loss", *names), lines)
 
 

@@ -13,6 +13,8 @@ from recloss.errors import plain
 class Selected:
     """One cell's search; all text is printable and on one line."""
 
+    names: tuple[str, str, str]
+    """Of data set, backbone and loss, as the sweep file has them."""
     data: str
     backbone: str
     """Title."""
@@ -47,6 +49,7 @@ def _selected(cell: Cell) -> Selected:
     chosen = cell.selection.configuration if cell.selection else {}
     seconds = [trial.metrics["seconds"] for trial in cell.grid if trial.status == "FINISHED"]
     return Selected(
+        names=(plain(cell.data), cell.backbone, cell.loss),
         data=plain(cell.data),
         backbone=cell.backbone_title,
         loss=cell.loss_title,

@@ -60,7 +60,7 @@ class DataSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """What one trial occupies."""
+    """What one trial occupies, and how many there are at once."""
 
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
@@ -69,6 +69,9 @@ class ResourceSettings(Settings):
     """Such as ``4 GB``: trials are packed on a node by it; nothing enforces it."""
     workers: int = Field(default=1, ge=1)
     """Data-parallel processes of one trial, each with ``cpus``, ``gpus`` and ``memory``."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once, at most; default as many as fit on the nodes that are there at the start. A cluster that adds
+    nodes while trials wait for them grows until so many fit."""
 
 
 class SearchSettings(Settings):

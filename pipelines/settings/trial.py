@@ -1,5 +1,6 @@
 """A trial: one configuration on one seed, and how dotted settings become one."""
 
+import functools
 import hashlib
 import inspect
 import json
@@ -137,9 +138,8 @@ def component(role: str, name: str, given: Mapping[str, Any], where: str) -> Com
         InputError: for an unknown name, an unknown parameter or a value the constructor refuses.
     """
     cls: Any = COMPONENTS[role](name)
-    fields: dict[str, Any] = {
-        p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in hyper_parameters(cls)
-    }
+    model = _params_model(cls)
+    fields = list(model.model_fields)
     for key in given:
         if key not in fields:
             accepted = choices(
@@ -147,12 +147,28 @@ def component(role: str, name: str, given: Mapping[str, Any], where: str) -> Com
             )
             none = f"{where}: the {role} {cls.name!r} has no parameters, so {role}.{key} would have no effect"
             raise InputError(f"{where}: {accepted}" if fields else none)
-    params = parse(create_model(f"{cls.__name__}Params", __base__=Settings, **fields), given, f"{where}: {role}")
-    try:
-        construct(role, name, params.model_dump())
-    except ValueError as error:
-        raise InputError(f"{where}: {role} {cls.name!r}: {error}") from None
+    params = parse(model, given, f"{where}: {role}")
+    values = params.model_dump()
+    if (accepted_before := (role, cls.name, repr(values))) not in _ACCEPTED:
+        try:
+            construct(role, name, values)
+        except ValueError as error:
+            raise InputError(f"{where}: {role} {cls.name!r}: {error}") from None
+        _ACCEPTED.add(accepted_before)
     return ComponentSettings(name=cls.name, params=params.model_dump(mode="json"))
+
+
+_ACCEPTED: set[tuple[str, str, str]] = set()
+"""Role, name and hyper-parameters that a constructor has accepted: the trials of a grid share most of them."""
+
+
+@functools.cache
+def _params_model(cls: type) -> type[Settings]:
+    """The hyper-parameters of a component as a model; making one takes as long as training a tiny trial."""
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in hyper_parameters(cls)
+    }
+    return create_model(f"{cls.__name__}Params", __base__=Settings, **fields)
 
 
 def hyper_parameters(cls: type) -> list[inspect.Parameter]:

@@ -89,9 +89,11 @@ def meanwhile(action):
 
     thread = threading.Thread(target=work)
     thread.start()
-    yield
-    ended.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
     assert not raised, raised
 
 

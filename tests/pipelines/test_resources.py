@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import journal, resources, trials
 from pipelines.resources import at_once, check_fits, shortage
-from pipelines.settings import ResourceSettings, parse
+from pipelines.settings import ResourceSettings, make_trial, parse
 from pipelines.stopping import Stop
 from recloss.errors import InputError
 
@@ -116,8 +116,6 @@ def task(tmp_path, name, prepared_trial):
 
 @pytest.fixture
 def a_trial():
-    from pipelines.settings import make_trial
-
     return make_trial("ab" * 32, "mf", "sl", {"train.batch_size": 64})
 
 
@@ -181,6 +179,19 @@ def test_after_the_memory_monitor_those_it_killed_shrink_and_all_start_again(run
     last = journal.read(tmp_path / "guilty")[-1]
     assert (last["event"], last["kind"]) == ("fail", "out of memory")
     assert [event["event"] for event in journal.read(tmp_path / "bystander")] == ["start"]
+
+
+def test_a_trial_that_cannot_shrink_may_be_a_bystander_twice(run, tmp_path):
+    now = task(tmp_path, "t", make_trial("ab" * 32, "mf", "bsl", {}))
+    started(tmp_path / "t", 11)
+    for _ in range(2):
+        run.died(now, killed_by_monitor(11))
+        assert run.next() == now
+        assert [event["event"] for event in journal.read(tmp_path / "t")] == ["start"]
+    run.died(now, killed_by_monitor(11))
+    last = journal.read(tmp_path / "t")[-1]
+    assert (last["event"], last["kind"]) == ("fail", "out of memory")
+    assert last["error"].endswith("OutOfMemoryError: node running low on memory")
 
 
 def test_the_driver_tells_once_that_no_trial_fits_any_more(run, monkeypatch):

@@ -12,6 +12,7 @@ from pipelines import journal
 from pipelines.commands import run
 from pipelines.report import show, write_report
 from pipelines.settings import ResourceSettings, SweepSettings, make_trial, parse
+from pipelines.status import show_status
 from pipelines.tracking import open_tracker, read_results
 from pipelines.train import CHECKPOINT, MODEL, score_test, status, train_trial
 from recloss.errors import InputError
@@ -133,8 +134,9 @@ def test_the_error_of_a_trial_is_shown_as_text(prepared, tmp_path):
     assert "[d](" not in page
     assert printable(page)
 
-    screen = Console(width=200, force_terminal=True, color_system=None, file=io.StringIO())
-    screen.print(show(found))
-    text = screen.file.getvalue()
-    assert "[bold red]x[/]" in text
-    assert printable(text)
+    for rendered in (show(found), show_status(found, now=10.0)):
+        screen = Console(width=400, force_terminal=True, color_system=None, file=io.StringIO())
+        screen.print(rendered)
+        text = screen.file.getvalue()
+        assert "[bold red]x[/]" in text
+        assert printable(text)

@@ -1,10 +1,14 @@
 """What `recloss sweep status` says, from results that are made up; that it reads them from a store is in test_sweep."""
 
+import re
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from pipelines.progress import SweepProgress
 from pipelines.report.cells import sweep_cells
 from pipelines.report.cost import cell_cost
 from pipelines.status import show_status, tallies
@@ -58,7 +62,7 @@ def results(*trials, selected=(), driver_status="RUNNING", seen=NOW - 10, search
 
 
 def printed(found, now=NOW):
-    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=StringIO())
     console.print(show_status(found, now))
     return console.export_text()
 
@@ -142,7 +146,7 @@ def test_duration(seconds, text):
 def test_a_table_of_many_cells_shows_the_busy_ones():
     many = [Tally(f"cell {number}", 2, done=2) for number in range(50)]
     many[40].running, many[45].done = 1, 0
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, file=StringIO())
     console.print(table(many))
     lines = console.export_text().splitlines()
     assert len(lines) == ROWS + 2
@@ -165,3 +169,41 @@ def test_costs_of_a_cell_are_sums_over_all_its_trials():
     assert cell_cost(bpr) is None
     cost = cell_cost(sl)
     assert (cost.trials, cost.hours, cost.cpu_hours, cost.gpu_hours, cost.peak_gb) == (4, 4.0, 4.0, 0.0, 2.0)
+
+
+def step(progress, number):
+    """Ten trials of two cells, one after the other; the first fails, the second is pruned."""
+    cell, folder = ("a", "b")[number % 2], Path(str(number))
+    progress.started(cell, folder)
+    progress.validated(cell, number / 100)
+    progress.stopped(folder)
+    how = {0: "failed", 1: "pruned"}.get(number, "done")
+    progress.over(cell, how, number / 10 if how == "done" else None, 6.0)
+
+
+def test_progress_in_a_log_is_a_line_for_each_tenth():
+    console = Console(file=StringIO(), width=40)
+    with SweepProgress(console, {"a": 10, "b": 10}) as progress:
+        for number in range(10):
+            step(progress, number)
+        progress.plan("a", 0)
+        progress.started("b", Path("more"))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "trials: 2/20 done, 0 running, 1 failed, 1 pruned, 1:48 left"
+    assert lines[4] == "trials: 10/20 done, 0 running, 1 failed, 1 pruned, 1:00 left"
+    assert lines[5:] == ["trials: 10/15 done, 1 running, 1 failed, 1 pruned, 0:30 left"]
+
+
+def test_progress_on_a_terminal_is_a_table_that_goes_away():
+    console = Console(file=StringIO(), width=100, force_terminal=True)
+    with SweepProgress(console, {"a": 10, "[red]b[/red]": 10}) as progress:
+        progress.started("a", Path("x"))
+        progress.validated("a", 0.25)
+        progress.over("[red]b[/red]", "done", 0.5, 6.0)
+        progress._live.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert rows["a"] == ["0/10", "1", "0", "0", "0.2500"]
+    assert rows["[red]b[/red]"] == ["1/10", "0", "0", "0", "0.5000"]
+    assert "trials: 1/20 done, 1 running, 0 failed, 0 pruned, 1:54 left" in shown
+    assert console.file.getvalue().count("\x1b[2K") >= 4, "the table is erased at the end"

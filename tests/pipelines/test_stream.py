@@ -120,6 +120,11 @@ class KilledError(BaseException):
     """Ends a run as a kill does: nothing of the trial's own code runs afterwards."""
 
 
+def executors() -> list[str]:
+    """The threads of Ray Data that read a stream for this process."""
+    return [thread.name for thread in threading.enumerate() if "StreamingExecutor" in thread.name]
+
+
 def model(folder):
     state = torch.load(folder / MODEL, weights_only=True)
     return {f"{part}.{name}": value for part in ("backbone", "loss") for name, value in state[part].items()}
@@ -161,7 +166,18 @@ def test_a_trial_that_ends_early_leaves_no_stream_behind(prepared, tmp_path, ray
     trial = streamed(prepared, train__epochs=500, train__patience=1, optim__lr=1e-6)
     train_trial(trial, prepared, tmp_path, ONE, lambda validation: None)
     assert journal.last(journal.read(tmp_path), "finish")["epochs"] < 20
-    assert not [thread.name for thread in threading.enumerate() if "StreamingExecutor" in thread.name]
+    assert not executors()
+
+
+def test_a_trial_that_is_broken_off_leaves_no_stream_behind(prepared, tmp_path, ray_local):
+    def kill(validation):
+        assert executors()
+        raise KilledError
+
+    with pytest.raises(KilledError) as caught:  # which keeps the frames that were running
+        train_trial(streamed(prepared, train__epochs=500), prepared, tmp_path, ONE, kill)
+    assert caught.tb
+    assert not executors()
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])

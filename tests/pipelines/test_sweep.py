@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import yaml
 from rich.console import Console
 
 from pipelines import journal
-from pipelines.report import build_table
+from pipelines.capture import LOG
+from pipelines.commands import run
+from pipelines.report import build_table, selected_configurations
 from pipelines.settings import SweepSettings, parse
 from pipelines.sweep import LOCK, run_sweep
 from pipelines.sweep_data import prepare_data
@@ -100,6 +103,42 @@ def test_grid_trials_never_see_the_test_split(finished):
         assert any(name.startswith("test/") for name in trial.metrics) == scored
 
 
+def test_its_status_is_read_from_the_store_alone(finished, capsys, tmp_path):
+    store = f"sqlite:///{finished}/mlflow.db"
+    assert run(["sweep", "status", "toy", "--storage", str(tmp_path), "--tracking-uri", store]) == 0
+    printed = capsys.readouterr().out
+    assert f"complete; it was driven by process {os.getpid()} on {socket.gethostname()}" in printed
+    lines = {line.split("  ")[0].strip(): line.split()[5:] for line in printed.splitlines() if "|" in line}
+    assert lines["toy | mf | bpr"][:4] == ["3/3", "0", "0", "0"]
+    assert lines["toy | mf | sl"][:4] == ["4/4", "0", "0", "0"]
+    best = max(
+        events(finished / "toy" / t.hash, "finish")[0]["best"] for t in results(finished).trials if t.loss == "sl"
+    )
+    assert float(lines["toy | mf | sl"][4]) == pytest.approx(best, abs=6e-5)
+    assert "trials: 7/7 done" in printed
+    assert run(["sweep", "status", "tyo", "--tracking-uri", store]) == 2
+    assert "unknown sweep 'tyo'; did you mean 'toy'?" in capsys.readouterr().err
+
+
+def test_every_trial_has_its_log_and_its_cost(finished):
+    found = results(finished)
+    assert {trial.failures for trial in found.trials} == {()}
+    for trial in found.trials:
+        log = (finished / "toy" / trial.hash / LOG).read_text()
+        assert [line.split()[:2] for line in log.splitlines()] == [["epoch", "2"], ["epoch", "4"], ["epoch", "6"]]
+        finish = events(finished / "toy" / trial.hash, "finish")[0]
+        assert trial.cost == pytest.approx(finish["cost"])
+        assert trial.cost["cpu_seconds"] > 0
+        assert trial.cost["gpu_seconds"] == 0
+        assert 50e6 < trial.cost["peak_memory"] < 5e9
+    logs = list((finished / "artifacts").rglob(LOG))
+    assert len(logs) == len(found.trials)
+    costs = {s.loss: s.cost for s in selected_configurations(found)}
+    assert {cost.trials for cost in costs.values()} == {3, 4}
+    total = sum(cost.cpu_hours for cost in costs.values()) * 3600
+    assert total == pytest.approx(sum(trial.cost["cpu_seconds"] for trial in found.trials))
+
+
 def snapshot(storage: Path) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in (storage / "toy").glob("*/*") if file.is_file()}
 
@@ -125,7 +164,10 @@ def test_a_diverged_grid_point_is_a_failure_and_never_selected(prepared, tmp_pat
     found = results(tmp_path)
     failed = [trial for trial in found.trials if trial.status == "FAILED"]
     assert [(trial.loss, trial.params["optim.lr"]) for trial in failed] == [("bpr", "1e+30")]
-    assert failed[0].error.startswith("DivergedError: ")
+    assert failed[0].error.startswith("DivergedError: the loss is ")
+    assert failed[0].error.endswith("(optim.lr=1e+30)")
+    assert failed[0].failures == ("diverged",)
+    assert "DivergedError" in (tmp_path / "toy" / failed[0].hash / LOG).read_text()
     assert failed[0].metrics == {}
     assert all(score.mean is not None for row in build_table(found, None).rows for score in row.scores)
 
@@ -138,7 +180,8 @@ def test_a_diverged_grid_point_is_a_failure_and_never_selected(prepared, tmp_pat
 
 def command(file: Path, storage: Path) -> subprocess.Popen:
     arguments = [sys.executable, "-m", "pipelines.cli", "sweep", str(file), "--storage", str(storage)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(arguments, start_new_session=True, **output)
 
 
 def trial_folders(folder: Path) -> list[Path]:
@@ -168,11 +211,16 @@ def test_a_sweep_that_is_interrupted_ends_like_one_that_is_not(ending, prepared,
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(ending)
-    output = process.communicate(timeout=60)[0]
+    if ending == signal.SIGINT:  # Ctrl-C twice, which a terminal sends to all processes of the command
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+    else:
+        process.send_signal(ending)
+    output = process.communicate(timeout=120)[0]
     if ending == signal.SIGINT:
         assert process.returncode == 130, output
-        assert "To go on: recloss sweep" in output
+        assert "interrupted; nothing is lost. To go on: recloss sweep" in output
         assert "Traceback" not in output
         assert {trial.status for trial in results(tmp_path).trials} <= {"FINISHED", "KILLED"}
     started = {folder: journal.read(folder)[0]["time"] for folder in trial_folders(tmp_path / "toy")}
@@ -214,10 +262,7 @@ def test_a_mistake_is_found_before_anything_is_written(change, message, prepared
 
 
 def test_a_trial_that_cannot_fit_is_refused_with_the_numbers(prepared, tmp_path, ray_local):
-    with pytest.raises(
-        InputError,
-        match="resources: a worker of a trial needs 32 CPU on one node and a trial has 2 workers; the Ray cluster.s nodes have 2 CPU",
-    ):
+    with pytest.raises(InputError, match="resources: a worker of a trial needs 32 CPU on one node .* nodes have 2 CPU"):
         sweep(settings(prepared, LOSSES, resources={"cpus": 32, "workers": 2}), tmp_path)
     assert not list((tmp_path / "toy").glob("*/journal.jsonl"))
 

@@ -1,6 +1,7 @@
 """Clusters and servers that tests start as processes of their own, and that end with them; a small sweep for them."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,6 +132,51 @@ def background(tmp_path) -> Iterator[Processes]:
     finally:
         for process in reversed(ours.started):
             ours.kill(process)
+
+
+@dataclass
+class Host:
+    """Where a node runs: ``enter`` comes before its commands."""
+
+    enter: tuple[str, ...]
+    address: str
+    env: dict[str, str]
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    """Three network namespaces with addresses of their own where this machine permits, else three times this host."""
+    name, network = f"r{os.getpid() % 100_000}", f"10.{77 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
+
+    def ip(*words: str) -> bool:
+        return subprocess.run(["ip", *words], capture_output=True).returncode == 0
+
+    def made(n: int) -> bool:
+        host = f"{name}-{n}"
+        return (
+            ip("netns", "add", host)
+            and ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", host)
+            and ip("link", "set", host, "master", name, "up")
+            and ip("-n", host, "addr", "add", f"{network}.{n}/24", "dev", "eth0")
+            and ip("-n", host, "link", "set", "eth0", "up")
+            and ip("-n", host, "link", "set", "lo", "up")
+            and ip("-n", host, "route", "add", "default", "via", f"{network}.254")
+        )
+
+    try:
+        allowed = shutil.which("ip") is not None and ip("link", "add", name, "type", "bridge")
+        if allowed:
+            allowed = ip("addr", "add", f"{network}.254/24", "dev", name) and ip("link", "set", name, "up")
+        if allowed and all(made(n) for n in (1, 2, 3)):
+            eth0 = {"GLOO_SOCKET_IFNAME": "eth0"}
+            yield [Host(("ip", "netns", "exec", f"{name}-{n}"), f"{network}.{n}", eth0) for n in (1, 2, 3)]
+        else:
+            yield [Host((), "127.0.0.1", {})] * 3
+    finally:
+        if shutil.which("ip"):
+            for n in (1, 2, 3):
+                ip("netns", "del", f"{name}-{n}")
+            ip("link", "del", name)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_drivers_at_the_same_time_record_on_a_server_what_a_file_would_hold(
     storage = tmp_path / "shared"
     drivers = [background.sweep(file, storage, "--tracking-uri", server, env=on_cluster) for file in files]
     for driver in drivers:
-        background.finish(driver, 300)
+        background.finish(driver, 600)
 
     alone = tmp_path / "alone"
     uri = f"sqlite:///{alone}/mlflow.db"

@@ -95,8 +95,9 @@ def test_escape_keeps_plain_text():
 
 def test_csv(duel, tmp_path):
     paths = write_report(duel, tmp_path / "new" / "folder", ["csv"], ["ndcg_20", "recall_20"])
-    assert [path.name for path in paths] == ["table.csv", "seeds.csv"]
-    rows, seeds = (list(csv.DictReader(path.open(encoding="utf-8"))) for path in paths)
+    assert [path.name for path in paths] == ["table.csv", "seeds.csv", "cost.csv"]
+    rows, seeds, cost = (list(csv.DictReader(path.open(encoding="utf-8"))) for path in paths)
+    assert [(c["data"], c["loss"]) for c in cost] == [(row["data"], row["loss"]) for row in rows[::2]]
     assert len(rows) == 8
     bpr = rows[0]
     assert (bpr["data"], bpr["backbone"], bpr["loss"], bpr["metric"]) == ("ml-100k", "mf", "bpr", "ndcg_20")
@@ -145,7 +146,7 @@ def test_the_command_refuses_to_mix_contents_unless_told_to(fabric, tmp_path, mo
 def test_write_report(duel, tmp_path):
     (tmp_path / "table.md").write_text("old")
     paths = write_report(duel, tmp_path, ["md", "csv"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["seeds.csv", "table.csv", "table.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cost.csv", "seeds.csv", "table.csv", "table.md"]
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert "Recall@20" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
