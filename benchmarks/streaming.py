@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from common import machine
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from torch import Tensor
 
 from pipelines import mapped, stream
@@ -96,10 +97,10 @@ def curves(data: Path, loss: str, source: Source, seeds: int) -> NDArray[np.floa
     return np.array(found)
 
 
-def comparison(data: Path, loss: str, seeds: int) -> tuple[str, dict[str, float]]:
-    """Tables of a loss, and the largest |t| of each source."""
+def comparison(data: Path, loss: str, seeds: int) -> tuple[str, dict[str, tuple[float, float]]]:
+    """Tables of a loss; of each source the largest |t|, and the largest difference in standard deviations of seeds."""
     found = {name: curves(data, loss, source, seeds) for name, source in SOURCES.items()}
-    parts, largest = [], dict.fromkeys(list(SOURCES)[1:], 0.0)
+    parts, largest = [], dict.fromkeys(list(SOURCES)[1:], (0.0, 0.0))
     for column, what in enumerate(("training loss", "validation NDCG@20")):
         header = ["epoch", *SOURCES]
         lines = [header, ["---"] * len(header)]
@@ -108,7 +109,8 @@ def comparison(data: Path, loss: str, seeds: int) -> tuple[str, dict[str, float]
         for name in largest:
             difference = found[name][:, :, column] - base
             t[name] = difference.mean(0) / (difference.std(0, ddof=1) / seeds**0.5)
-            largest[name] = max(largest[name], float(np.abs(t[name]).max()))
+            spread = np.abs(difference.mean(0)) / base.std(0, ddof=1)
+            largest[name] = max(largest[name][0], np.abs(t[name]).max()), max(largest[name][1], spread.max())
         for epoch in SHOWN:
             cells = []
             for name in SOURCES:
@@ -203,12 +205,16 @@ seeds), streamed in windows of {window:,} pairs made of {window_runs} random run
 columns. Mean ± standard deviation over seeds; t is the mean difference from the first column in standard errors, seed
 by seed.
 
-Largest |t| over both losses, both curves and all {epochs} epochs, {tests} of them for each column:
+The largest over both losses, both curves and all {epochs} epochs, {tests} comparisons for each column, which are not
+independent: they share the first column, and neighbouring epochs. At the 5 % level |t| is significant above {bound:.1f}
+(Bonferroni). Standard deviations are those of the first column over its seeds.
 
+| against the first column | largest abs(t) | largest difference in standard deviations |
+| --- | --- | --- |
 {largest}
 
-Two in-memory runs with different orders give the first line: that is what chance does. What is not shuffled is found
-out at once, so the comparison can tell.
+The first line, two in-memory runs with different orders, is what chance does; the last says what the comparison finds
+where nothing is shuffled.
 
 """
 SCALE = """
@@ -237,13 +243,14 @@ def main() -> None:
     many = scale(given.pairs, given.scratch) if given.pairs else ""
     with connected():
         tables, largest = zip(*(comparison(data, loss, given.seeds) for loss in LOSSES), strict=True)
-    worst = {name: max(one[name] for one in largest) for name in largest[0]}
+    worst = {name: np.max([one[name] for one in largest], axis=0) for name in largest[0]}
     epochs = SETTINGS["train.epochs"]
+    tests = len(LOSSES) * 2 * epochs
     PAGE.write_text(
         HEAD.format(
             machine=machine()["CPU"], epochs=epochs, batch=BATCH, seeds=given.seeds, window=WINDOW, run=RUN,
-            window_runs=WINDOW // RUN, tests=len(LOSSES) * 2 * epochs,
-            largest="\n".join(f"* {name}: {t:.1f}" for name, t in worst.items()),
+            window_runs=WINDOW // RUN, tests=tests, bound=float(student.ppf(1 - 0.05 / tests / 2, given.seeds - 1)),
+            largest="\n".join(f"| {name} | {t:.1f} | {spread:.2f} |" for name, (t, spread) in worst.items()),
         )
         + "\n".join(tables)
         + many

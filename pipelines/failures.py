@@ -18,7 +18,19 @@ run of the sweep, and the next run tries it again."""
 
 _STORAGE = {errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.ESTALE}
 _MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
-_RAY_CRASHES = {"RayActorError", "WorkerCrashedError", "LocalRayletDiedError", "NodeDiedError"}
+_RAY_CRASHES = {
+    "RayActorError",
+    "WorkerCrashedError",
+    "LocalRayletDiedError",
+    "NodeDiedError",
+    "WorkerHealthCheckFailedError",
+    "WorkerHealthCheckTimeoutError",
+    "WorkerGroupStartupFailedError",
+}
+_PEER_LOST = re.compile(
+    r"gloo.*(connection|timed out)|connection (closed|reset) by.* peer|nccl.*(remote|system) error", re.I
+)
+"""What a data-parallel process says when another one is gone."""
 
 
 def diagnose(error: BaseException) -> tuple[Kind, str]:
@@ -62,12 +74,17 @@ def _is_memory(error: BaseException) -> bool:
     return named or (isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error))))
 
 
+def _is_crash(error: BaseException) -> bool:
+    peer_lost = isinstance(error, RuntimeError) and bool(_PEER_LOST.search(str(error)))
+    return peer_lost or not _RAY_CRASHES.isdisjoint(_classes(error))
+
+
 _TESTS: dict[Kind, Callable[[BaseException], bool]] = {
     # The storage first: what could not be recorded because of it happens again when it is back.
     "storage": lambda error: isinstance(error, OSError) and error.errno in _STORAGE,
     "diverged": lambda error: isinstance(error, DivergedError),
     "out of memory": _is_memory,
-    "crash": lambda error: not _RAY_CRASHES.isdisjoint(_classes(error)),
+    "crash": _is_crash,
 }
 
 

@@ -107,7 +107,7 @@ def undisturbed(prepared, tmp_path_factory, ray_local):
     return found
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_trial_whose_process_dies_is_resumed(kind, prepared, undisturbed, tmp_path):
     killed = {}
 
@@ -130,7 +130,9 @@ def test_a_trial_whose_process_dies_is_resumed(kind, prepared, undisturbed, tmp_
     assert sum(int(starts[f]["environment"]["pid"]) != process for f, (process, _) in killed.items()) >= 4
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_first_signal_stops_at_the_next_validation(kind, code, prepared, undisturbed, tmp_path):
     sent = []
 
@@ -189,6 +191,7 @@ def test_the_sweep_goes_on_without_its_store_and_catches_up(prepared, undisturbe
     assert outcome(store(tmp_path)) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_costs_an_exit_code_and_nothing_else(prepared, undisturbed, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         outage = Outage(patched)

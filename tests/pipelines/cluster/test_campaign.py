@@ -22,16 +22,13 @@ def reliability(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="simulated nodes need the addresses 127.0.0.2, 127.0.0.3")
-def test_a_sweep_under_faults_equals_one_that_is_left_alone(reliability, write_sweep, monkeypatch):
-    faults = importlib.import_module("faults")
-    monkeypatch.setattr(faults, "AWAY_SECONDS", 1.0)
+def test_a_sweep_under_faults_equals_one_that_is_left_alone(reliability, write_sweep):
     kinds = [
         "kill -9 of a trial's process",
         "kill -9 of a node's raylet",
-        "tracking server killed, away, started again",
         "checkpoint cut in half while the driver is down",
     ]
-    sweep = yaml.safe_load(write_sweep(epochs=400).read_text())
+    sweep = yaml.safe_load(write_sweep(epochs=600).read_text())
     sweep["settings"]["train.valid_every"] = 5
     with TemporaryDirectory(prefix="rl", ignore_cleanup_errors=True) as folder:  # a short path, for Ray's sockets
         alone, struck, found = reliability.campaign(Path(folder), sweep, kinds, len(kinds), seed=0, seconds=600)
