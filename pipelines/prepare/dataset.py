@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,30 @@ def _hash_ids(ids: pa.Array) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared dataset in memory; the arrays are read-only int32 of shape (rows,)."""
+    """A prepared dataset on disk. Its splits are read when they are asked for: read-only int32 of shape (rows,)."""
 
     path: Path
     manifest: dict[str, Any]
-    train: Pairs
-    valid: Pairs
-    test: Pairs
-    pool: Pairs | None = None
-    """False negatives, where it was prepared with such noise."""
+
+    @cached_property
+    def train(self) -> Pairs:
+        """Training pairs."""
+        return _pairs(self.path / "train")
+
+    @cached_property
+    def valid(self) -> Pairs:
+        """Validation pairs."""
+        return _pairs(self.path / "valid")
+
+    @cached_property
+    def test(self) -> Pairs:
+        """Test pairs."""
+        return _pairs(self.path / "test")
+
+    @cached_property
+    def pool(self) -> Pairs | None:
+        """False negatives, where it was prepared with such noise."""
+        return _pairs(self.path / POOL) if POOL in self.manifest["sizes"] else None
 
     @property
     def n_users(self) -> int:
@@ -107,7 +123,7 @@ class Prepared:
 
 
 def load(path: Path) -> Prepared:
-    """Read a prepared dataset.
+    """Open a prepared dataset: every shard is checked, one at a time in memory.
 
     Raises:
         InputError: the folder or its manifest is missing or of another version, a shard is missing or damaged,
@@ -119,7 +135,9 @@ def load(path: Path) -> Prepared:
         rows = _read(path / f"{side}.parquet", "id").num_rows
         if rows != sizes[side]:
             raise InputError(f"{path / side}.parquet: {rows:,} ids, the manifest says {sizes[side]:,}")
-    return Prepared(path, manifest, *(_pairs(path, part, sizes) for part in parts(sizes)))
+    for part in parts(sizes):
+        _check(path, part, sizes)
+    return Prepared(path, manifest)
 
 
 def parts(sizes: dict[str, int]) -> tuple[str, ...]:
@@ -159,15 +177,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _pairs(path: Path, split: str, sizes: dict[str, int]) -> Pairs:
-    tables = [_read(file, "user", "item") for file in shard_files(path / split)]
-    rows = sum(table.num_rows for table in tables)
+def _check(path: Path, split: str, sizes: dict[str, int]) -> None:
+    rows = 0
+    for users, items in shards(path, split):
+        rows += len(users)
+        for side, indices, size in (("user", users, sizes["users"]), ("item", items, sizes["items"])):
+            if len(indices) and not (indices.min() >= 0 and indices.max() < size):
+                raise InputError(f"{path / split}: {side} index out of range, the manifest has {size:,} {side}s")
     if rows != sizes[split]:
-        raise InputError(f"{path / split}: {rows:,} rows in {len(tables)} shards, the manifest says {sizes[split]:,}")
+        count = len(shard_files(path / split))
+        raise InputError(f"{path / split}: {rows:,} rows in {count} shards, the manifest says {sizes[split]:,}")
+
+
+def _pairs(folder: Path) -> Pairs:
+    tables = [_read(file, "user", "item") for file in shard_files(folder)]
     users, items = (_array([table[side] for table in tables]) for side in ("user", "item"))
-    for side, indices, size in (("user", users, sizes["users"]), ("item", items, sizes["items"])):
-        if rows and not (indices.min() >= 0 and indices.max() < size):
-            raise InputError(f"{path / split}: {side} index out of range, the manifest has {size:,} {side}s")
     return users, items
 
 

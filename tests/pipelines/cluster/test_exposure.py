@@ -38,7 +38,7 @@ def test_the_ui_serves_this_machine_and_a_password_is_kept_nowhere(
     assert {trial.status for trial in read_results(env["MLFLOW_TRACKING_URI"], "toy").trials} == {"FINISHED"}
     background.stop(server)
     failed = background.sweep(write_sweep(), storage, env=env)
-    assert failed.wait(60) == 2
+    assert failed.wait(180) == 2
     assert f"http://***@127.0.0.1:{port}" in background.output(failed)
 
     written = [path for place in (tmp_path, ray_folder) for path in place.rglob("*") if path.is_file()]
