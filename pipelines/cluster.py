@@ -1,5 +1,6 @@
 """Ray: connect to the cluster of ``RAY_ADDRESS`` or start a quiet local instance; do its nodes share the storage?"""
 
+import gc
 import logging
 import os
 import secrets
@@ -44,7 +45,20 @@ def connected() -> Iterator[None]:
     try:
         yield
     finally:
+        _shutdown()
+
+
+def _shutdown() -> None:
+    """End the connection to Ray; an object of Ray that another thread's garbage collection frees meanwhile would end
+    the process with an exit code of 1."""
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def check_shared(storage: Path, data: Iterable[Path]) -> None:
