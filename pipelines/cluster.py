@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,15 +51,17 @@ def connected() -> Iterator[None]:
 
 def _shutdown() -> None:
     """End the connection to Ray; an object of Ray that another thread's garbage collection frees meanwhile would end
-    the process with an exit code of 1."""
+    the process with an exit code of 1. A further Ctrl-C has nothing to hurry here."""
     import ray
 
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.disable()
     try:
         ray.shutdown()
     finally:
         gc.enable()
+        signal.signal(signal.SIGINT, before)
 
 
 def check_shared(storage: Path, data: Iterable[Path]) -> None:
