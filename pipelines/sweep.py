@@ -22,6 +22,7 @@ from pipelines.driver import Driver
 from pipelines.failures import diagnose
 from pipelines.plan import plan
 from pipelines.prepare import Prepared
+from pipelines.prepare.dataset import POOL
 from pipelines.search.cell import Cell
 from pipelines.settings import SweepSettings, Trial
 from pipelines.stopping import Stop
@@ -70,7 +71,7 @@ def run_sweep(
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
     for (name, *_), trial in {_sizes(cell, trial): trial for cell in cells for trial in cell.grid}.items():
         data = prepared[name]
-        check_fits(trial, data.n_users, data.n_items, pool=data.pool is not None)
+        check_fits(trial, data.n_users, data.n_items, pool=POOL in data.manifest["sizes"])
 
     folder = storage / sweep.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -108,19 +108,6 @@ class Prepared:
         """Content fingerprint, as the manifest states it."""
         return self.manifest["fingerprint"]
 
-    def verify(self) -> None:
-        """Compute the fingerprint from the files.
-
-        Raises:
-            InputError: it differs from the one in the manifest.
-        """
-        fingerprint = Fingerprint(*(_read(self.path / f"{side}.parquet", "id").column(0) for side in SIDES))
-        for part in parts(self.manifest["sizes"]):
-            for file in shard_files(self.path / part):
-                fingerprint.add(part, pq.read_table(file, memory_map=True, partitioning=None))
-        if fingerprint.hexdigest() != self.fingerprint:
-            raise InputError(f"{self.path}: the content does not match the fingerprint in {MANIFEST}; prepare it again")
-
 
 def load(path: Path) -> Prepared:
     """Open a prepared dataset: every shard is checked, one at a time in memory.

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.prepare import load, prepare
 from pipelines.prepare.dataset import Fingerprint
+from pipelines.prepare.verify import verify
 from pipelines.settings import PrepareSettings
 from recloss.errors import InputError
 
@@ -47,7 +48,7 @@ def test_load(original):
         assert items.tolist() == table["item"].to_pylist()
         assert not users.flags.writeable
         assert not items.flags.writeable
-    dataset.verify()
+    assert all(check.ok for check in verify(original))
 
 
 def test_shards_are_read_in_order(copy):
@@ -57,7 +58,7 @@ def test_shards_are_read_in_order(copy):
         pq.write_table(table[start : start + 20], copy / "train" / f"part-{shard:05}.parquet")
     dataset = load(copy)
     assert [array.tolist() for array in dataset.train] == [array.tolist() for array in whole]
-    dataset.verify()
+    assert all(check.ok for check in verify(copy))
 
 
 def rows(pairs, **columns):
@@ -187,5 +188,6 @@ def test_other_columns(copy):
 def test_verify_notices_changed_content(copy, name):
     table = pq.read_table(copy / name)
     pq.write_table(table.take(np.arange(table.num_rows)[::-1]), copy / name)
-    with pytest.raises(InputError, match=r"the content does not match the fingerprint in manifest\.json"):
-        load(copy).verify()
+    (fingerprint,) = (check for check in verify(copy) if check.name == "fingerprint")
+    assert not fingerprint.ok
+    assert "the manifest says" in fingerprint.detail
