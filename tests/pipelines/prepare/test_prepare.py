@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.prepare import engines, folder, load, prepare
 from pipelines.prepare.splits import size_of_test, size_of_valid
+from pipelines.prepare.verify import verify
 from pipelines.settings import Columns, PrepareSettings
 from recloss.errors import InputError
 
@@ -221,7 +222,7 @@ def test_ray_gives_the_same_bytes(tmp_path, ray_local, monkeypatch, settings):
     ray = prepare(tmp_path / "parts", tmp_path / "ray", settings, engine="ray")
     assert ray == local
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
-    load(tmp_path / "ray").verify()
+    assert all(check.ok for check in verify(tmp_path / "ray"))
 
 
 def test_ray_reports_mistakes_in_one_line_and_leaves_nothing(tmp_path, ray_local, capfd):
@@ -339,7 +340,7 @@ prepare(Path(sys.argv[1]), Path(sys.argv[2]), settings)
         load(left)
     prepare(log, tmp_path / "out", SETTINGS)
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "out"]
-    load(tmp_path / "out").verify()
+    assert all(check.ok for check in verify(tmp_path / "out"))
 
 
 def test_a_live_run_is_not_disturbed_and_the_faster_one_wins(tmp_path, log):
@@ -352,7 +353,7 @@ def test_a_live_run_is_not_disturbed_and_the_faster_one_wins(tmp_path, log):
     prepare(log, tmp_path / "out", SETTINGS, on_step=lambda message: (said.append(message), second_run(message)))
     assert said[-1] == f"unchanged: {tmp_path / 'out'}"
     assert sorted(os.listdir(tmp_path)) == ["log.csv", "out"]
-    load(tmp_path / "out").verify()
+    assert all(check.ok for check in verify(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +392,7 @@ def test_published_counts(tmp_path, recloss_data, raw, min_rating, k, expected):
     manifest = prepare(recloss_data / raw, tmp_path / "out", PrepareSettings(min_rating=min_rating, k_core=k))
     step = manifest["steps"][-1]
     assert (step["users"], step["items"], step["rows"]) == expected
-    load(tmp_path / "out").verify()
+    assert all(check.ok for check in verify(tmp_path / "out"))
 
 
 def test_published_pairs(tmp_path, recloss_data):

@@ -12,6 +12,7 @@ import pytest
 import recloss
 from pipelines.prepare import load, prepare
 from pipelines.prepare.hash_ids import check_value
+from pipelines.prepare.verify import verify
 from pipelines.settings import Columns, Noise, PrepareSettings, parse
 from recloss.errors import InputError
 
@@ -77,7 +78,7 @@ def test_positions_are_kept_order_the_last_and_are_part_of_the_fingerprint(tmp_p
     }
     assert pairs(tmp_path / "a", "train") == pairs(tmp_path / "b", "train")
     assert load(tmp_path / "a").fingerprint != load(tmp_path / "b").fingerprint
-    load(tmp_path / "a").verify()
+    assert all(check.ok for check in verify(tmp_path / "a"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_the_catalogue_of_a_given_split(tmp_path, catalogue, users, items):
     assert found["test"] == [(str(user), str(item)) for user, item in TEST]
     assert sorted(found["train"] + found["valid"]) == [(str(user), str(item)) for user, item in TRAIN]
     assert Counter(user for user, _ in found["valid"]) == {"0": 1, "1": 1}
-    load(tmp_path / "out").verify()
+    assert all(check.ok for check in verify(tmp_path / "out"))
 
 
 def test_range_needs_integers(tmp_path):
@@ -157,7 +158,7 @@ def test_a_pool_is_written_loaded_verified_and_part_of_the_fingerprint(tmp_path,
         assert pairs(kept, part) == pairs(pooled, part) == pairs(clean, part)
     assert len({load(path).fingerprint for path in (clean, pooled, kept)}) == 3
     for path in (clean, pooled, kept):
-        load(path).verify()
+        assert all(check.ok for check in verify(path))
     assert pq.read_table(pooled / "pool" / "part-00000.parquet").column_names == ["user", "item", "timestamp"]
 
 
