@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import journal
-from pipelines.plan import plan
 from pipelines.search.cell import Cell
 from pipelines.settings import SweepSettings, Trial, read
 from pipelines.single import train_single
-from pipelines.sweep_data import prepare_data
-from pipelines.train import build, training_splits
+from pipelines.sweep.data import prepare_data
+from pipelines.sweep.plan import plan
+from pipelines.train import journal
+from pipelines.train.build import build, training_splits
 from recloss.evaluation import evaluate
 from recloss.losses import LOSSES, get
 

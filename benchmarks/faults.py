@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from rig import Rig, family, kill, wait_for
 
-from pipelines.train import CHECKPOINT
+from pipelines.train.folder import CHECKPOINT
 
 AWAY_SECONDS = 8.0
 """How long the storage is full, and how long the tracking server is away."""

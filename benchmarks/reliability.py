@@ -31,7 +31,7 @@ from rig import Rig, Watch
 
 from pipelines.report import write_report
 from pipelines.tracking import Results, TrialRun, read_results
-from pipelines.train import MODEL, TEST_USERS
+from pipelines.train.folder import MODEL, TEST_USERS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "campaign"

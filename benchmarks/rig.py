@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from pipelines import journal
 from pipelines.tracking import UI_ENVIRONMENT
+from pipelines.train import journal
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
 HEALTH_CHECKS = {

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from pipelines import mapped, stream
 from pipelines.cluster import connected
 from pipelines.prepare.dataset import SCHEMA_VERSION, read_manifest
 from pipelines.settings import Trial, make_trial
-from pipelines.train import build, fit_settings, training_splits
+from pipelines.train import mapped, stream
+from pipelines.train.build import build, fit_settings, training_splits
 from recloss.randomness import permutation, stream_key
 from recloss.training import Positives, fit
 

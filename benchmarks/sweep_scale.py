@@ -24,15 +24,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pipelines import journal
-from pipelines.plan import plan
 from pipelines.prepare import load, prepare
 from pipelines.report import write_report
 from pipelines.search.cell import Cell
 from pipelines.settings import PrepareSettings, SweepSettings, parse
-from pipelines.status import show_status
-from pipelines.sweep import run_sweep
+from pipelines.sweep.plan import plan
+from pipelines.sweep.run import run_sweep
+from pipelines.sweep.status import show_status
 from pipelines.tracking import open_tracker, read_results
+from pipelines.train import journal
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "sweep_scale.md"
 LOSSES = ("bpr", "sl", "psl", "bsl", "talos")

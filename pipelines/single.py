@@ -6,15 +6,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipelines import journal
 from pipelines.cluster import connected
-from pipelines.plan import presets
 from pipelines.prepare import load
-from pipelines.progress import Say, validation_line
-from pipelines.resources import check_fits as check_cluster
 from pipelines.settings import ResourceSettings, make_trial
+from pipelines.sweep.plan import presets
+from pipelines.sweep.progress import Say
+from pipelines.sweep.resources import check_fits as check_cluster
 from pipelines.tracking import open_tracker
-from pipelines.train import check_fits, score_test, status, train_trial, train_trial_distributed
+from pipelines.train import journal, validations
+from pipelines.train.build import check_fits
+from pipelines.train.distributed import train_trial_distributed
+from pipelines.train.folder import status
+from pipelines.train.scoring import score_test
+from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.training import DivergedError, Validation
 
@@ -48,7 +52,7 @@ def train_single(
     resources = ResourceSettings(cpus=max(1, (os.cpu_count() or 1) // workers), workers=workers)
 
     def report(validation: Validation) -> None:
-        say(validation_line(validation))
+        say(validations.line(validation))
 
     try:
         if status(folder) == "finished":

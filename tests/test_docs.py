@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from pipelines.commands import recloss
-from pipelines.plan import plan
 from pipelines.settings import SpaceSettings, SweepSettings, parse, read
+from pipelines.sweep.plan import plan
 from recloss.losses import LOSSES, Batch
 from recloss.losses.talos import talos
 

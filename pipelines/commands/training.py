@@ -85,7 +85,7 @@ def sweep(
 
 
 def _status(name: str, uri: str) -> int:
-    from pipelines.status import show_status
+    from pipelines.sweep.status import show_status
     from pipelines.tracking import read_results
 
     new_console().print(show_status(read_results(uri, name), time.time()))
@@ -98,13 +98,13 @@ def _run(file: Path, dry_run: bool, storage: Path, uri: str, spaces: Path | None
     settings = read(SweepSettings, file)
     console = new_console()
     if dry_run:
-        from pipelines.plan import plan
         from pipelines.search.describe import describe
+        from pipelines.sweep.plan import plan
 
         describe(settings, plan(settings, {}, spaces), console)
         return 0
     from pipelines.report import show, write_report
-    from pipelines.sweep import run_sweep
+    from pipelines.sweep.run import run_sweep
     from pipelines.tracking import read_results
 
     ending = run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console)

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipelines import journal
-from pipelines.patience import patiently
-from pipelines.queue import Task
 from pipelines.search.cell import Cell, Configuration
 from pipelines.search.halving import pause, rungs, survivors
 from pipelines.search.tpe import Proposals
-from pipelines.selection import Selected, Standing, failed, reached, select
 from pipelines.settings import SweepSettings, Trial
+from pipelines.sweep.queue import Task
+from pipelines.sweep.selection import Selected, Standing, failed, reached, select
+from pipelines.train import journal
+from pipelines.train.patience import patiently
 
 
 class CellSearch:

@@ -47,8 +47,8 @@ class TrainSettings(Settings):
     patience: int = Field(default=5, ge=1)
     """Training stops after this many validations without a new best."""
     stream: bool = False
-    """Read the training pairs through Ray Data, in another random order (`pipelines.stream`), where they do not fit in
-    memory."""
+    """Read the training pairs through Ray Data, in another random order (`pipelines.train.stream`), where they do not
+    fit in memory."""
 
 
 class ProtocolSettings(Settings):

@@ -45,9 +45,9 @@ class TrialRun:
     pruned: bool = False
     """Successive halving ended it (then it is KILLED)."""
     failures: tuple[str, ...] = ()
-    """The kind of every failure (see `pipelines.failures`), the last one's last; resumed or not."""
+    """The kind of every failure (see `pipelines.train.failures`), the last one's last; resumed or not."""
     cost: dict[str, float] = field(default_factory=dict)
-    """By the names of `pipelines.cost.Cost`; empty before the trial ended."""
+    """By the names of `pipelines.train.cost.Cost`; empty before the trial ended."""
 
     @property
     def configuration(self) -> dict[str, str]:

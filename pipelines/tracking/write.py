@@ -9,10 +9,10 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines import journal
 from pipelines.settings import Trial
 from pipelines.tracking.runs import MANIFESTS, Key, Run, scan
 from pipelines.tracking.store import check_not_deleted, contact
+from pipelines.train import journal
 from recloss.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.public import download, fetch, named, prepare_command, public_datasets, readable
 from pipelines.settings import DataSettings, PrepareSettings, PublicDataset
-from pipelines.sweep_data import prepare_data
+from pipelines.sweep.data import prepare_data
 from recloss.errors import InputError
 
 CONTENT = b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n" * 20_000

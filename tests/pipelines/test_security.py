@@ -8,13 +8,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipelines import journal
 from pipelines.commands import run
 from pipelines.report import show, write_report
 from pipelines.settings import ResourceSettings, SweepSettings, make_trial, parse
-from pipelines.status import show_status
+from pipelines.sweep.status import show_status
 from pipelines.tracking import open_tracker, read_results
-from pipelines.train import CHECKPOINT, MODEL, score_test, status, train_trial
+from pipelines.train import journal
+from pipelines.train.folder import CHECKPOINT, MODEL, status
+from pipelines.train.scoring import score_test
+from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 
 HOSTILE = "[bold red]x[/] | <script>alert(1)</script>\x1b[31m\x1b]0;owned\x07 **c** [d](http://evil.example)"

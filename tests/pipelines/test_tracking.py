@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from pipelines import journal
 from pipelines.report import build_table, write_report
 from pipelines.settings import SweepSettings, make_trial, parse
 from pipelines.tracking import experiments, open_tracker, read_results, store, ui_command
 from pipelines.tracking.store import contact, redact
+from pipelines.train import journal
 from recloss.errors import InputError
 
 FINGERPRINT = "ab" * 32

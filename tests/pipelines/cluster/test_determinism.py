@@ -5,10 +5,11 @@ import json
 import pytest
 from rich.console import Console
 
-from pipelines import journal
 from pipelines.settings import ResourceSettings, SweepSettings, make_trial, read
-from pipelines.sweep import run_sweep
-from pipelines.train import MODEL, status, train_trial
+from pipelines.sweep.run import run_sweep
+from pipelines.train import journal
+from pipelines.train.folder import MODEL, status
+from pipelines.train.trial import train_trial
 
 LOSSES = {
     "bpr": {"optim.lr": [0.01, 0.05], "optim.weight_decay": 0},

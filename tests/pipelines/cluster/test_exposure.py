@@ -49,7 +49,7 @@ def test_the_ui_serves_this_machine_and_a_password_is_kept_nowhere(
 
 LOCAL = """
 import os, subprocess, sys
-import pipelines.trials
+import pipelines.sweep.trials
 from pipelines.cluster import connected
 
 stranger = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import journal
+from pipelines.train import journal
 
 ROOT = Path(__file__).resolve().parents[3]
 

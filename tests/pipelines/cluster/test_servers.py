@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipelines.report import write_report
 from pipelines.settings import SweepSettings, read
-from pipelines.sweep import run_sweep
+from pipelines.sweep.run import run_sweep
 from pipelines.tracking import read_results
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import journal
+from pipelines.train import journal
 
 IMPATIENT = {
     "RAY_health_check_initial_delay_ms": 1000,

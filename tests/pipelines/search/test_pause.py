@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from pipelines import journal
 from pipelines.prepare import load
 from pipelines.settings import ResourceSettings, make_trial
-from pipelines.train import CHECKPOINT, MODEL, reached, status, train_trial
+from pipelines.train import journal
+from pipelines.train.folder import CHECKPOINT, MODEL, reached, status
+from pipelines.train.trial import train_trial
 
 SHORT = {
     "train.epochs": 8,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import journal
-from pipelines.plan import plan
-from pipelines.queue import Queue, Task
 from pipelines.search.halving import pause, rungs
 from pipelines.search.run import CellSearch
 from pipelines.settings import HalvingSettings, SweepSettings, parse
-from pipelines.train import MODEL
+from pipelines.sweep.plan import plan
+from pipelines.sweep.queue import Queue, Task
+from pipelines.train import journal
+from pipelines.train.folder import MODEL
 
 EPOCHS, EVERY = 12, 2
 TAUS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines import journal
 from pipelines.report import show, write_report
 from pipelines.settings import SweepSettings, parse
-from pipelines.sweep import run_sweep
-from pipelines.sweep_data import prepare_data
+from pipelines.sweep.data import prepare_data
+from pipelines.sweep.run import run_sweep
 from pipelines.tracking import read_results
 from pipelines.tracking.store import contact
+from pipelines.train import journal
 
 SHARED = {
     "train.epochs": 8,
@@ -85,7 +85,7 @@ def halved(prepared, new_storage, ray_local) -> Path:
 
 def test_one_trial_at_a_time_gives_the_same_bits_and_the_same_pruned_trials(halved, prepared, new_storage, monkeypatch):
     storage = new_storage()
-    monkeypatch.setattr("pipelines.trials.check_fits", lambda resources, say: 1)
+    monkeypatch.setattr("pipelines.sweep.trials.check_fits", lambda resources, say: 1)
     sweep(settings(prepared, halving=HALVING), storage)
     assert measured(storage) == measured(halved)
 

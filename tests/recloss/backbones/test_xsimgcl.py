@@ -261,7 +261,7 @@ def test_bad_arguments_are_named(params, message, small):
 @pytest.mark.parametrize("loss", ["sl", "bpr", "talos"])
 def test_its_tables_start_xavier_uniform_with_every_loss(loss):
     pytest.importorskip("pydantic")
-    from pipelines.plan import presets
+    from pipelines.sweep.plan import presets
 
     assert presets("xsimgcl", loss, None)["backbone.init"] == "xavier_uniform"
 

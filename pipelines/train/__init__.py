@@ -1,0 +1,1 @@
+"""Training of one trial, with all that is in its folder: journal, checkpoint, model, log and scores."""
