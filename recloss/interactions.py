@@ -118,3 +118,8 @@ class Interactions:
         keys = users * self.n_items + items
         place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return self.keys[place] == keys
+
+    def without(self, others: "Interactions") -> "Interactions":
+        """The interactions that are not among ``others``."""
+        kept = ~others.contains(self.user, self.item)
+        return Interactions(self.user[kept], self.item[kept], self.n_users, self.n_items)

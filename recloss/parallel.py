@@ -44,12 +44,12 @@ class Shard:
         self._ranges = [slice(first, last) for first, last in pairwise(bounds)]
         self.users = self._ranges[rank]
 
-    def rows(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator["Rows"]:
-        """The rank's rows of each of an epoch's ``batches``, (users, items) of the whole batch."""
+    def rows(self, batches: Iterable[tuple[Tensor, ...]]) -> Iterator["Rows"]:
+        """The rank's rows of each of an epoch's ``batches``: (users, items) of the whole batch, or with windows too."""
         start = 0
-        for users, items in batches:
+        for users, items, *windows in batches:
             mine = (users >= self.users.start) & (users < self.users.stop)
-            yield Rows(users, items, start, mine.nonzero().flatten(), self.world)
+            yield Rows(users, items, start, mine.nonzero().flatten(), self.world, *windows)
             start += len(users)
 
     def own(self, rows: Tensor) -> Tensor:
@@ -85,9 +85,12 @@ class Rows:
         users, items: (B,) the rank's.
         positions: (B,) their positions in the epoch.
         share: weight of their mean in the mean over the batch.
+        windows: (B, 2) where in their users' sequences they are (see `recloss.sequences.Windows`), if anywhere.
     """
 
-    def __init__(self, users: Tensor, items: Tensor, start: int, places: Tensor, world: int) -> None:
+    def __init__(
+        self, users: Tensor, items: Tensor, start: int, places: Tensor, world: int, windows: Tensor | None = None
+    ) -> None:
         self.batch_users, self.batch_items, self.start = users, items, start
         self.share = len(places) / len(users)
         self._places, self._world = places, world
@@ -95,6 +98,7 @@ class Rows:
         self.positions = start + computed
         all_of_them = len(places) == len(users)
         self.users, self.items = (x if all_of_them else x[computed] for x in (users, items))
+        self.windows = windows if windows is None or all_of_them else windows[computed]
 
     def pieces(self, size: int) -> Iterator["Rows"]:
         """The rows in pieces of at most ``size``, whose shares add up to the rows' share."""

@@ -31,6 +31,7 @@ from recloss.parallel import Rows, Shard, user_parameters
 from recloss.randomness import permutation, stream_key
 from recloss.sampling import Sampler, UniformNegatives, WholeBatch
 from recloss.similarity import pair_scores, prepare, segment_scores
+from recloss.soft_labels import ClusterLabels, SoftLabels
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class FitResult:
     history: list[Validation]
 
 
-Positives = Callable[[int, int], Iterable[tuple[Tensor, Tensor]]]
+Positives = Callable[[int, int], Iterable[tuple[Tensor, ...]]]
 """Called with an epoch and the number of a pass in it, from 0; gives the batches (users, items) of that pass over the
-training positives, the same on all ranks."""
+training positives, the same on all ranks. For a backbone that embeds histories, (users, items, windows): see
+`recloss.sequences.Windows`."""
 
 
 class DivergedError(ArithmeticError):
@@ -111,6 +113,8 @@ def fit(
     *,
     sampler: Sampler | None = None,
     positives: Positives | None = None,
+    hidden: Interactions | None = None,
+    soft_labels: ClusterLabels | None = None,
     micro_batch: int | None = None,
     checkpoint: Path | None = None,
     on_validation: Callable[[Validation], None] | None = None,
@@ -128,6 +132,9 @@ def fit(
         positives: where each pass over ``train`` takes its batches from, on the modules' device or the CPU; by default
             all pairs in a seeded random order, ``settings.batch_size`` at a time. Pairs that are not in ``train``, or
             not all of them, are not noticed.
+        hidden: interactions that validation hides instead of ``train``; of sequences, in which an item may come again,
+            ``train.without(valid)``.
+        soft_labels: for losses that need ``soft_targets``, those of each of the pairs of ``train``.
         micro_batch: rows that one process scores at a time, for less memory; the gradients of a batch's pieces add up
             to one optimiser step, the same up to rounding. Only for losses that are ``per_row``.
         checkpoint: file written atomically after every validation and resumed from if it is there, by any number of
@@ -141,7 +148,7 @@ def fit(
             what is declared in ``user_parameters``.
     """
     native.keep_freed_memory()
-    loop = _Loop(backbone, loss, train, valid, settings, sampler, positives, micro_batch)
+    loop = _Loop(backbone, loss, train, valid, settings, sampler, positives, hidden, soft_labels, micro_batch)
     return loop.run(checkpoint, on_validation)
 
 
@@ -157,17 +164,23 @@ class _Loop:
         settings: FitSettings,
         sampler: Sampler | None,
         positives: Positives | None,
+        hidden: Interactions | None,
+        soft_labels: ClusterLabels | None,
         micro_batch: int | None,
     ) -> None:
         unknown = sorted(loss.needs - FIELDS.keys())
         if unknown:
             raise ValueError(f"{loss.title} needs {', '.join(unknown)}, which training on pairs does not offer")
+        if "soft_targets" in loss.needs and soft_labels is None:
+            raise ValueError(f"{loss.title} needs soft_targets: pass fit(..., soft_labels=...)")
         if micro_batch is not None:
             require(micro_batch >= 1, f"micro_batch must be at least 1, got {micro_batch!r}")
             require(loss.per_row, f"{loss.title} looks at a batch as a whole: it cannot be trained in micro-batches")
         self.backbone, self.loss, self.settings = backbone, loss, settings
         device = next(backbone.parameters()).device
         self.train, self.valid = train.to(device), valid.to(device)
+        self.hidden = self.train if hidden is None else hidden.to(device)
+        self.soft_labels = None if soft_labels is None else soft_labels.to(device)
         self.sampler = sampler or UniformNegatives(self.train)
         self.positives, self.micro_batch = positives or self._shuffled, micro_batch
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -232,7 +245,7 @@ class _Loop:
     def _train_pass(self, number: int, phases: Any) -> float:
         key = stream_key(self.settings.seed, self.epoch, f"negatives {number}")
         device = self.train.keys.device
-        batches = ((users.to(device), items.to(device)) for users, items in self.positives(self.epoch, number))
+        batches = (tuple(x.to(device) for x in batch) for batch in self.positives(self.epoch, number))
         losses, count = [], 0
         for rows in self.shard.rows(batches):
             for phase in phases:
@@ -265,17 +278,17 @@ class _Loop:
 
     def _backward(self, phase: Phase, rows: Rows, key: int) -> Tensor:
         """This rank's part of the loss of the batch, after its backward pass; the parts of all ranks add up to it."""
-        user_table, item_table = self.backbone.embed()
-        tables = user_table, prepare(item_table, self.loss.similarity)
+        states, own, item_table = self.backbone.rows(rows.users, rows.windows)
+        tables = states, prepare(item_table, self.loss.similarity)
         roots: dict[Tensor, Tensor | None] = {}
         if self.micro_batch is None:
-            loss = self._loss(phase, rows, key, *tables)
+            loss = self._loss(phase, rows, key, own, *tables)
             roots[loss] = None
         else:
             leaves = [table.detach().requires_grad_(table.requires_grad) for table in tables]
             loss = tables[1].new_zeros(())
-            for piece in rows.pieces(self.micro_batch):
-                part = self._loss(phase, piece, key, *leaves)
+            for piece, of_piece in zip(rows.pieces(self.micro_batch), own.split(self.micro_batch), strict=True):
+                part = self._loss(phase, piece, key, of_piece, *leaves)
                 part.backward()
                 loss = loss + part.detach()
             roots |= {table: leaf.grad for table, leaf in zip(tables, leaves, strict=True) if leaf.grad is not None}
@@ -288,14 +301,14 @@ class _Loop:
         torch.autograd.backward(list(roots), list(roots.values()))
         return loss.detach()
 
-    def _loss(self, phase: Phase, rows: Rows, key: int, user_table: Tensor, v_ID: Tensor) -> Tensor:
-        """These rows' part of the loss of the batch."""
+    def _loss(self, phase: Phase, rows: Rows, key: int, own: Tensor, states: Tensor, v_ID: Tensor) -> Tensor:
+        """These rows' part of the loss of the batch; ``own`` (B,) is the state of each."""
         n = self.settings.negatives if self.loss.sampled else 0
         whole = WholeBatch(rows.batch_items, rows.start)
         negatives = self.sampler.sample(rows.users, rows.positions, n, key, whole)
-        u_BD = prepare(F.embedding(rows.users, user_table), self.loss.similarity)
+        u_BD = prepare(F.embedding(own, states), self.loss.similarity)
         pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
-        scored = Scored(rows.users, rows.items, negatives, self.train, self.sampler, u_BD, v_ID)
+        scored = Scored(rows.users, rows.items, negatives, self.train, self.sampler, u_BD, v_ID, self.soft_labels)
         optional = {name: FIELDS[name](scored) for name in self.loss.needs}
         return self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
 
@@ -326,7 +339,7 @@ class _Loop:
     def _validate(self, mean_loss: float) -> Validation:
         progress, settings = self.progress, self.settings
         try:
-            metrics = evaluate(self.backbone, self.loss.similarity, self.valid, [self.train], settings.cutoffs).mean()
+            metrics = evaluate(self.backbone, self.loss.similarity, self.valid, [self.hidden], settings.cutoffs).mean()
         except FloatingPointError as error:
             raise DivergedError(f"after epoch {progress.epoch}: {error}") from None
         validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time())
@@ -390,11 +403,23 @@ class Scored:
     sampler: Sampler
     u_BD: Tensor
     v_ID: Tensor
+    soft_labels: ClusterLabels | None = None
 
     @property
     def logits(self) -> Tensor:
         """(B, I) scores of all items."""
         return self.u_BD @ self.v_ID.T
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """(B,) places of the rows' pairs among the training pairs."""
+        return self.train.places(self.users, self.items)
+
+    @property
+    def soft_targets(self) -> SoftLabels:
+        """Soft labels of the rows' pairs."""
+        assert self.soft_labels is not None
+        return self.soft_labels.of(self.pairs)
 
     @property
     def positives(self) -> Segments:
@@ -428,13 +453,14 @@ FIELDS: dict[str, Callable[[Scored], Any]] = {
     "user": lambda scored: scored.users,
     "item": lambda scored: scored.items,
     "neg_item": lambda scored: scored.negatives,
-    "pair": lambda scored: scored.train.places(scored.users, scored.items),
+    "pair": lambda scored: scored.pairs,
     "n_positives": lambda scored: scored.train.degrees[scored.users],
     "positives": lambda scored: scored.positives,
     "pos_rank": lambda scored: scored.ranks[:, 0],
     "neg_rank": lambda scored: scored.ranks[:, 1:],
     "log_q": lambda scored: scored.sampler.log_q(scored.users, scored.negatives),
     "logits": lambda scored: scored.logits,
+    "soft_targets": lambda scored: scored.soft_targets,
 }
 """How each optional field of ``Batch`` is filled; a new kind of input is one entry."""
 

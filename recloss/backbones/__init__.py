@@ -6,18 +6,31 @@ from typing import Any
 import torch
 
 from recloss.backbones.base import Backbone
+from recloss.backbones.deepfm import DeepFM
+from recloss.backbones.gru4rec import GRU4Rec
 from recloss.backbones.lightgcn import LightGCN
 from recloss.backbones.mf import MF
 from recloss.backbones.ncf import NCF
+from recloss.backbones.sasrec import SASRec
+from recloss.backbones.sequential import SequenceBackbone
 from recloss.backbones.simplex import SimpleX
 from recloss.backbones.xsimgcl import XSimGCL
+from recloss.backbones.youtubednn import YoutubeDNN
 from recloss.errors import InputError, choices
 from recloss.interactions import Interactions
 from recloss.randomness import stream_key
+from recloss.sequences import Sequences
 
 BACKBONES: dict[str, type[Backbone]] = {cls.name: cls for cls in (LightGCN, MF, NCF, SimpleX, XSimGCL)}
+"""Those of pairs."""
 
-__all__ = ["BACKBONES", "MF", "NCF", "Backbone", "LightGCN", "SimpleX", "XSimGCL", "build", "get"]
+SEQUENCE_BACKBONES: dict[str, type[SequenceBackbone]] = {cls.name: cls for cls in (DeepFM, GRU4Rec, SASRec, YoutubeDNN)}
+"""Those of sequences."""
+
+__all__ = [
+    "BACKBONES", "MF", "NCF", "SEQUENCE_BACKBONES", "Backbone", "DeepFM", "GRU4Rec", "LightGCN", "SASRec",
+    "SequenceBackbone", "SimpleX", "XSimGCL", "YoutubeDNN", "build", "build_sequential", "get",
+]  # fmt: skip
 
 
 def get(name: str) -> type[Backbone]:
@@ -39,3 +52,16 @@ def build(name: str, params: dict[str, Any], train: Interactions, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, 0, "backbone"))
         return cls(**wanted, **params)
+
+
+def build_sequential(name: str, params: dict[str, Any], histories: Sequences, seed: int) -> SequenceBackbone:
+    """A backbone over these training sequences, as ``build`` makes one over pairs.
+
+    Raises:
+        InputError: naming the nearest backbone of sequences and all there are.
+    """
+    if name.lower() not in SEQUENCE_BACKBONES:
+        raise InputError(choices("backbone of sequences", name, SEQUENCE_BACKBONES))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_key(seed, 0, "backbone"))
+        return SEQUENCE_BACKBONES[name.lower()](histories, **params)

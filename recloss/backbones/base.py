@@ -23,6 +23,19 @@ class Backbone(nn.Module, ABC):
     def embed(self) -> tuple[Tensor, Tensor]:
         """(n_users, d) and (n_items, d) embeddings, not normalised."""
 
+    def rows(self, users: Tensor, windows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What B training rows are scored with: (M, d) users' states, (B,) which is each row's, (n_items, d) items.
+
+        Here a user has one state, wherever the row is in a sequence.
+
+        Args:
+            users: (B,) the rows' users.
+            windows: (B, 2) where in the users' sequences the rows are, if the training data has any (see
+                `recloss.sequences.Windows`).
+        """
+        user, item = self.embed()
+        return user, users, item
+
     def auxiliary_loss(self, users: Tensor, items: Tensor) -> Tensor | None:
         """A loss of the backbone's own on the batch's users (B,) and positive items (B,); ``None`` for most."""
         return None

@@ -14,8 +14,10 @@ from recloss.losses.bce import BCE
 from recloss.losses.bpr import BPR
 from recloss.losses.bsl import BSL
 from recloss.losses.ccl import CCL
+from recloss.losses.desorec import DeSoRec
 from recloss.losses.drrl import DrRL
 from recloss.losses.guidedrec import GuidedRec
+from recloss.losses.labelsmoothing import LabelSmoothing
 from recloss.losses.lambdaloss import LambdaLoss
 from recloss.losses.lambdalossatk import LambdaLossatK
 from recloss.losses.lambdarank import LambdaRank
@@ -26,6 +28,7 @@ from recloss.losses.rsatk import RSatK
 from recloss.losses.sl import SL
 from recloss.losses.slatk import SLatK
 from recloss.losses.smoothiatk import SmoothIatK
+from recloss.losses.softlabels import SoftLabelLoss
 from recloss.losses.sogclr import SogCLR
 from recloss.losses.sogslatk import SogSLatK
 from recloss.losses.song import SONG
@@ -40,6 +43,7 @@ FAMILIES: dict[str, tuple[type[Loss], ...]] = {
     "top-K ranking": (LambdaLossatK, SLatK, SogSLatK, SONG, SONGatK, GuidedRec),
     "partial AUC": (LLPAUC,),
     "robust": (CCL, DrRL),
+    "all items": (LabelSmoothing, SoftLabelLoss, DeSoRec),
 }
 """All losses, by what they optimise."""
 
@@ -47,8 +51,9 @@ LOSSES: dict[str, type[Loss]] = {cls.name: cls for members in FAMILIES.values() 
 
 __all__ = [
     "AATP", "BCE", "BPR", "BSL", "CCL", "FAMILIES", "LLPAUC", "LOSSES", "MSE", "PSL", "SL", "SONG",
-    "AdvInfoNCE", "Batch", "DrRL", "GuidedRec", "LambdaLoss", "LambdaLossatK", "LambdaRank", "Loss", "Phase",
-    "RSatK", "SLatK", "SONGatK", "SmoothIatK", "SogCLR", "SogSLatK", "Talos",
+    "AdvInfoNCE", "Batch", "DeSoRec", "DrRL", "GuidedRec", "LabelSmoothing", "LambdaLoss", "LambdaLossatK",
+    "LambdaRank", "Loss", "Phase", "RSatK", "SLatK", "SONGatK", "SmoothIatK", "SoftLabelLoss", "SogCLR", "SogSLatK",
+    "Talos",
     "build", "get",
 ]  # fmt: skip
 

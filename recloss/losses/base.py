@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recloss.context import Context
 from recloss.errors import require
 from recloss.interactions import Segments
+from recloss.soft_labels import SoftLabels
 from recloss.thresholds import build_threshold
 
 
@@ -40,6 +41,7 @@ class Batch:
         neg_rank: (B, N) int64 ranks of the negatives.
         log_q: (B, N) log of the probability that the sampler draws the negative, relative to 1 / n_items.
         logits: (B, I) scores of all items.
+        soft_targets: soft labels of each row, over few of all items.
     """
 
     pos: Tensor
@@ -56,6 +58,7 @@ class Batch:
     neg_rank: Tensor | None = None
     log_q: Tensor | None = None
     logits: Tensor | None = None
+    soft_targets: SoftLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class Loss(nn.Module, ABC):
         with torch.autocast(batch.pos.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(batch.pos.dtype, batch.neg.dtype), torch.float32)
             logits = None if batch.logits is None else batch.logits.to(dtype)
-            return self.compute(replace(batch, pos=batch.pos.to(dtype), neg=batch.neg.to(dtype), logits=logits))
+            soft = None if batch.soft_targets is None else batch.soft_targets.to(dtype)
+            scores = {"pos": batch.pos.to(dtype), "neg": batch.neg.to(dtype), "logits": logits}
+            return self.compute(replace(batch, **scores, soft_targets=soft))
 
     @abstractmethod
     def compute(self, batch: Batch) -> Tensor:
@@ -201,9 +206,9 @@ def _check(loss: Loss, batch: Batch) -> None:
     for field in sorted(loss.needs):
         value = getattr(batch, field)
         require(value is not None, f"{loss.title} needs {field}: pass Batch(..., {field}=...)")
-        if field == "positives":
-            rows = len(value.offsets) - 1
-            require(rows == B, f"{loss.title}: positives must have {B} segments, got {rows}")
+        if field in ("positives", "soft_targets"):
+            rows = len((value if field == "positives" else value.items).offsets) - 1
+            require(rows == B, f"{loss.title}: {field} must have {B} segments, got {rows}")
             continue
         wanted = (B,) if field in _PER_ROW else shape if field in _PER_NEGATIVE else (B, value.shape[-1])
         require(value.shape == wanted, f"{loss.title}: {field} must have shape {wanted}, got {tuple(value.shape)}")

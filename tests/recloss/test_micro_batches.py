@@ -14,6 +14,7 @@ from recloss.backbones import MF
 from recloss.interactions import Interactions, Segments
 from recloss.losses import LOSSES, Batch, Loss
 from recloss.losses.sl import sl
+from recloss.soft_labels import SoftLabels
 from recloss.training import FitSettings, fit
 
 USERS, ITEMS, PAIRS, ROWS, N = 5, 30, 12, 23, 6
@@ -68,6 +69,10 @@ def batch(phase: str = "fit") -> Batch:
         n_positives=lengths[user],
         positives=Segments(own, offsets), pos_rank=1 + whole(ITEMS, ROWS), neg_rank=1 + whole(ITEMS, ROWS, N),
         log_q=scores(ROWS, N).detach(), logits=logits,
+        soft_targets=SoftLabels(
+            Segments(whole(ITEMS // 3, 3 * ROWS) + 10 * torch.arange(3).repeat(ROWS), 3 * torch.arange(ROWS + 1)),
+            scores(3 * ROWS).detach().abs(),
+        ),
     )  # fmt: skip
 
 
@@ -76,7 +81,12 @@ def cut(whole: Batch, rows: slice) -> Batch:
     fields = {name: value[rows] for name, value in vars(whole).items() if isinstance(value, torch.Tensor)}
     offsets = whole.positives.offsets[rows.start : rows.stop + 1]
     values = whole.positives.values[offsets[0] : offsets[-1]]
-    return replace(whole, **fields, positives=Segments(values, offsets - offsets[0]))
+    soft = whole.soft_targets
+    own = slice(3 * rows.start, 3 * rows.stop)
+    soft = SoftLabels(
+        Segments(soft.items.values[own], soft.items.offsets[: rows.stop - rows.start + 1]), soft.weights[own]
+    )
+    return replace(whole, **fields, positives=Segments(values, offsets - offsets[0]), soft_targets=soft)
 
 
 def outcome(loss: Loss, whole: Batch, cuts: list[int]) -> list[torch.Tensor]:
@@ -142,7 +152,7 @@ def models(backbone: str, loss: str, train: Interactions) -> tuple[nn.Module, Lo
 
 
 RUNS = [
-    *(("mf", name) for name in LOSSES if made(name, {}).per_row),
+    *(("mf", name) for name in LOSSES if made(name, {}).per_row and "soft_targets" not in made(name, {}).needs),
     ("lightgcn", "talos"), ("xsimgcl", "psl"), ("simplex", "sl"), ("ncf", "bpr"),
 ]  # fmt: skip
 

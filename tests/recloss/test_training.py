@@ -24,7 +24,9 @@ from recloss.training import _RANKS_BY_COUNTING, FIELDS, DivergedError, FitSetti
 SETTINGS = FitSettings(
     lr=0.05, epochs=6, batch_size=64, negatives=8, valid_every=2, patience=9, metric="ndcg_5", cutoffs=(5,), seed=3
 )
-MODELS = [("lightgcn", "slatk"), ("lightgcn", "psl"), *(("mf", name) for name in LOSSES)]
+OF_PAIRS = [name for name, cls in LOSSES.items() if "soft_targets" not in cls.needs]
+"""Losses that need nothing but the pairs."""
+MODELS = [("lightgcn", "slatk"), ("lightgcn", "psl"), *(("mf", name) for name in OF_PAIRS)]
 PARAMS = {"refresh": 2, "samples": 20, "k": 5, "threshold_lr": 0.01, "adv_every": 2, "adv_epochs": 2}
 
 
@@ -189,7 +191,7 @@ def _rank(rank, world, folder, runs):
 
 RUNS = [
     ("lightgcn", "slatk", 64), ("xsimgcl", "talos", 64), ("simplex", "psl", 61), ("ncf", "bpr", 61),
-    *(("mf", name, 61) for name in LOSSES),
+    *(("mf", name, 61) for name in OF_PAIRS),
 ]  # fmt: skip
 
 
@@ -458,7 +460,7 @@ def test_the_best_state_is_left_and_the_last_epoch_is_validated():
     assert result.best == max(v.metrics["ndcg_5"] for v in result.history)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", OF_PAIRS)
 def test_every_loss_learns_the_planted_groups(loss):
     train, valid = planted()
     backbone, module = models("mf", loss, train)
@@ -484,6 +486,12 @@ def test_a_need_that_the_loop_does_not_offer_is_named():
     loss.needs = frozenset({"soft_labels"})  # type: ignore[misc]
     with pytest.raises(ValueError, match="SL needs soft_labels"):
         fit(MF(train.n_users, train.n_items, dim=8), loss, train, valid, SETTINGS)
+
+
+def test_soft_targets_have_to_be_given():
+    train, valid = planted()
+    with pytest.raises(ValueError, match=r"^DeSoRec needs soft_targets: pass fit\(\.\.\., soft_labels=\.\.\.\)$"):
+        fit(MF(train.n_users, train.n_items, dim=8), losses.DeSoRec(), train, valid, SETTINGS)
 
 
 class RanksWatched(Loss):

@@ -9,6 +9,7 @@ import torch
 from recloss.interactions import Segments
 from recloss.losses import LOSSES, Batch, Loss, build
 from recloss.losses.base import OPTIONAL_FIELDS
+from recloss.soft_labels import SoftLabels
 
 N_USERS, N_ITEMS = 6, 40
 SIZES = {"n_users": N_USERS, "n_items": N_ITEMS, "n_pairs": 20}
@@ -44,6 +45,10 @@ def make_batch(needs: frozenset[str], pos: torch.Tensor, neg: torch.Tensor) -> B
         "neg_rank": 1 + (neg[:, None, :] > neg[:, :, None]).sum(2) + (pos[:, None] > neg),
         "log_q": torch.linspace(-1, 1, N).expand(B, N).to(neg.dtype),
         "logits": logits,
+        "soft_targets": SoftLabels(
+            Segments(torch.tensor([1, 0, 2, 0]).repeat(B)[: 2 * B], 2 * torch.arange(B + 1)),
+            torch.tensor([0.25, 0.75, 0.125, 0.875]).repeat(B)[: 2 * B],
+        ),
     }
     assert needs <= fields.keys(), f"teach this test to fill {needs - fields.keys()}"
     return Batch(pos, neg, **{name: fields[name] for name in needs})
@@ -118,7 +123,7 @@ VARIANTS = {
 SEES_THE_ORDER_OF_NEGATIVES: set[str] = {"guidedrec"}
 """Losses that read the negatives as a list, in the order they come."""
 
-PULLS_BOTH_WAYS: set[str] = {"ccl", "guidedrec", "smoothiatk"}
+PULLS_BOTH_WAYS: set[str] = {"ccl", "desorec", "guidedrec", "labelsmoothing", "smoothiatk", "softlabels"}
 """Losses in which a score can have a gradient of the other sign, or none at all."""
 
 
@@ -227,6 +232,9 @@ def test_no_declared_field_is_idle(name):
     if "positives" in loss.needs:
         moved = batch.positives.with_values(batch.positives.values - 0.5)
         assert not torch.equal(loss(replace(batch, positives=moved)), value)
+    if "soft_targets" in loss.needs:
+        other = replace(batch.soft_targets, weights=batch.soft_targets.weights.roll(1))
+        assert not torch.equal(loss(replace(batch, soft_targets=other)), value)
 
 
 @every_loss
@@ -252,7 +260,7 @@ def test_wrong_shapes_of_scores_are_refused(name, pos, neg, message):
 def test_wrong_shapes_of_optional_fields_are_refused(name):
     loss = make(name)
     batch = make_batch(loss.needs, *random_scores())
-    for field in loss.needs - {"positives"}:
+    for field in loss.needs - {"positives", "soft_targets"}:
         value = getattr(batch, field)
         for wrong in (value[:7], value[..., None]):
             with pytest.raises(ValueError, match=rf"^{loss.title}: {field} must have shape \(8,.*, got"):
@@ -260,6 +268,10 @@ def test_wrong_shapes_of_optional_fields_are_refused(name):
     if "positives" in loss.needs:
         with pytest.raises(ValueError, match=rf"^{loss.title}: positives must have 8 segments, got 2"):
             loss(replace(batch, positives=Segments(torch.zeros(3), torch.tensor([0, 1, 3]))))
+    if "soft_targets" in loss.needs:
+        two = SoftLabels(Segments(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 3])), torch.ones(3))
+        with pytest.raises(ValueError, match=rf"^{loss.title}: soft_targets must have 8 segments, got 2"):
+            loss(replace(batch, soft_targets=two))
 
 
 @every_loss

@@ -36,7 +36,7 @@ def test_name_title_source_and_formula(name):
     formula = inspect.getdoc(getattr(module, name))
     assert "``l_b = " in formula or "``L = " in formula
     assert "(B,)" in formula
-    assert "(B, N)" in formula
+    assert "(B, N)" in formula or "(B, I)" in formula
 
 
 @every_loss
