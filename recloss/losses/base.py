@@ -116,8 +116,8 @@ class Loss(nn.Module, ABC):
             dtype = torch.promote_types(torch.promote_types(batch.pos.dtype, batch.neg.dtype), torch.float32)
             logits = None if batch.logits is None else batch.logits.to(dtype)
             soft = None if batch.soft_targets is None else batch.soft_targets.to(dtype)
-            scores = {"pos": batch.pos.to(dtype), "neg": batch.neg.to(dtype), "logits": logits}
-            return self.compute(replace(batch, **scores, soft_targets=soft))
+            pos, neg = batch.pos.to(dtype), batch.neg.to(dtype)
+            return self.compute(replace(batch, pos=pos, neg=neg, logits=logits, soft_targets=soft))
 
     @abstractmethod
     def compute(self, batch: Batch) -> Tensor:
