@@ -27,14 +27,16 @@ class Run:
     start: int
     """Unix milliseconds."""
     end: int | None
-    logged: set[tuple[str, float, int]] | None = None
-    """(metric, value, step) that the store holds; unknown until it matters."""
+    artifacts: str
+    """URI of the folder of its artifacts."""
+    logged: dict[tuple[str, int], float] | None = None
+    """By (metric, step), what the store holds; unknown until it matters."""
 
     @classmethod
     def of(cls, run: "MlflowRun") -> "Run":
         """From what MLflow returned."""
         i, d = run.info, run.data
-        return cls(i.run_id, i.status, d.tags, d.params, d.metrics, i.start_time, i.end_time)
+        return cls(i.run_id, i.status, d.tags, d.params, d.metrics, i.start_time, i.end_time, i.artifact_uri)
 
 
 def scan(client: "MlflowClient", experiment_id: str) -> dict[Key, Run]:

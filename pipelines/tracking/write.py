@@ -261,8 +261,13 @@ class Tracker:
         """Send what the run does not have yet; the store writes the tags last."""
         from mlflow.entities import Metric, Param, RunTag
 
-        logged = self._logged(run) if measured else set()
-        points = [Metric(what[0], what[1], at, what[2]) for what, at in measured.items() if what not in logged]
+        logged = self._logged(run) if measured else {}
+        news = [
+            (name, value, at, step)
+            for (name, value, step), at in measured.items()
+            if (name, step) not in logged or (step == 0 and logged[name, step] != value)
+        ]
+        points = [Metric(*new) for new in news]
         new_params = [Param(key, value) for key, value in params.items() if key not in run.params]
         new_tags = [RunTag(key, value) for key, value in tags.items() if run.tags.get(key) != value]
         while len(points) > _POINTS_PER_BATCH:
@@ -270,14 +275,15 @@ class Tracker:
             points = points[_POINTS_PER_BATCH:]
         if points or new_params or new_tags:
             self._client.log_batch(run.id, metrics=points, params=new_params, tags=new_tags)
-        logged |= measured.keys()
+        logged |= {(name, step): value for name, value, _, step in news}
         run.params |= params
         run.tags |= tags
 
-    def _logged(self, run: Run) -> set[tuple[str, float, int]]:
+    def _logged(self, run: Run) -> dict[tuple[str, int], float]:
+        """What the run has by (name, step): a validation that was made again keeps the seconds of the first time."""
         if run.logged is None:
             histories = (self._client.get_metric_history(run.id, name) for name in run.metrics)
-            run.logged = {(point.key, point.value, point.step) for history in histories for point in history}
+            run.logged = {(point.key, point.step): point.value for history in histories for point in history}
         return run.logged
 
 
@@ -299,7 +305,7 @@ def _measurements(events: list[dict[str, Any]]) -> Measured:
         step = event["epoch"] if event["event"] == "valid" else finish.get("best_epoch", 0)
         for name, value in event.get("metrics", {}).items():
             points.setdefault((name, float(value), step), _milliseconds(event))
-    for name in ("best_epoch", "best", "seconds"):
+    for name in ("best_epoch", "best", "epochs", "seconds"):
         if name in finish:
             points[name, float(finish[name]), 0] = _milliseconds(finish)
     return points
