@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.settings import Trial
+from pipelines.settings import REFERENCE, Trial
 from pipelines.train import mapped
 from recloss import backbones, losses, sampling
 from recloss.backbones import Backbone
@@ -30,6 +30,8 @@ def check_fits(trial: Trial, n_users: int, n_items: int, *, pool: bool = False) 
         raise InputError(
             f"protocol.cutoffs: K = {max(trial.protocol.cutoffs)} is larger than the catalogue ({n_items} items)"
         )
+    if trial.task == REFERENCE:
+        return
     try:
         with torch.device("meta"):
             losses.build(
