@@ -24,14 +24,6 @@ T0 = 1_750_000_000.25
 ENVIRONMENT = {"git_commit": "c0ffee", "threads": "1", "device": "x86_64", "versions": {"torch": "2.13"}}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """MLflow needs seconds to set up a SQLite file: once, then copied."""
-    path = tmp_path_factory.mktemp("store") / "template.db"
-    with contact(f"sqlite:///{path}", create=True):
-        return path
-
-
 @pytest.fixture
 def uri(empty_store, tmp_path):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -126,6 +118,10 @@ class TestTrials:
         assert (run.backbone, run.loss, run.seed, run.stages) == ("mf", "talos", 3, ("confirm",))
         assert (run.status, run.start, run.end, run.error) == ("FINISHED", T0, T0 + 30, None)
         assert run.params == {key: str(value) for key, value in t.flat().items()}
+        assert run.environment == {
+            "git_commit": "c0ffee", "threads": "1", "device": "x86_64", "versions.torch": "2.13"
+        }  # fmt: skip
+        assert run.epoch_seconds == 12.5 / 15
         assert run.metrics == {
             "valid/ndcg_20": 0.25, "train/loss": 1 / 15, "best_epoch": 10, "best": 0.3, "epochs": 15,
             "seconds": 12.5, "test/ndcg_20": 0.28, "test/recall_20": 0.14,
