@@ -57,6 +57,8 @@ def kill_node(rig: Rig, rng: random.Random) -> set[Path] | None:
 
 def kill_driver(rig: Rig, rng: random.Random) -> set[Path] | None:
     struck = set(rig.training().values())
+    if not struck:
+        return None
     kill([rig.driver])
     rig.driver.wait(30)
     rig.drive()
@@ -66,6 +68,8 @@ def kill_driver(rig: Rig, rng: random.Random) -> set[Path] | None:
 def terminate_driver(rig: Rig, rng: random.Random) -> set[Path] | None:
     """SIGTERM, as before a machine is taken away; the driver ends by itself."""
     struck = set(rig.training().values())
+    if not struck:
+        return None
     rig.driver.send_signal(signal.SIGTERM)
     rig.driver.wait(120)
     rig.drive()
@@ -100,6 +104,8 @@ def fill_storage(rig: Rig, rng: random.Random) -> set[Path] | None:
     """The storage is full for a while."""
     ballast = rig.storage / "ballast"
     struck = set(rig.training().values())
+    if not struck:
+        return None
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
             file.write(b"\0" * 2**16)

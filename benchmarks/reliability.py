@@ -29,7 +29,7 @@ from common import Others, machine
 from faults import FAULTS, draw, small_disk
 from rig import Rig, Watch
 
-from pipelines.report import write_report
+from pipelines.report import build_report, write_report
 from pipelines.tracking import Results, TrialRun, read_results
 from pipelines.train.folder import MODEL, TEST_USERS
 
@@ -137,7 +137,7 @@ def differences(one: Left, two: Left, scratch: Path) -> list[str]:
     if one.results.selections != two.results.selections:
         told.append("other configurations were selected")
     for number, left in enumerate((one, two)):
-        write_report(left.results, scratch / str(number), ["csv"])
+        write_report(build_report(left.results), scratch / str(number), ["csv"])
     for name in ("table.csv", "seeds.csv"):
         if (scratch / "0" / name).read_bytes() != (scratch / "1" / name).read_bytes():
             told.append(f"another {name}")

@@ -30,6 +30,7 @@ HEALTH_CHECKS = {
 }
 """The loss of a node is noticed in seconds instead of a minute."""
 START_SECONDS = 120
+START_ATTEMPTS = 3
 
 
 def free_port() -> int:
@@ -79,11 +80,10 @@ class Rig:
         port, self.port = free_port(), free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         head = self._start(*RAY, "--head", "--port", port, "--num-cpus", 0, "--include-dashboard", "false")
-        self._wait_for_ray(head)
+        if not self._runs(head):
+            raise RuntimeError(self.output(head))
         self.address = next(w for w in self.output(head).replace("'", " ").split() if w.endswith(f":{port}"))
-        self.nodes = {number: self.add_node(number, wait=False) for number in range(2, nodes + 2)}
-        for node in self.nodes.values():
-            self._wait_for_ray(node)
+        self.nodes = {number: self.add_node(number) for number in range(2, nodes + 2)}
         self.server = self.driver = head
 
     def open(self, storage: Path, sweep: Path, name: str, database: Path) -> None:
@@ -92,13 +92,14 @@ class Rig:
         self.trials = storage / name
         self.serve()
 
-    def add_node(self, number: int, wait: bool = True) -> psutil.Popen:
-        """Start a worker of the cluster."""
-        ip = f"127.0.0.{number}"
-        node = self._start(*RAY, "--address", self.address, "--node-ip-address", ip, "--num-cpus", 1)
-        if wait:
-            self._wait_for_ray(node)
-        return node
+    def add_node(self, number: int) -> psutil.Popen:
+        """Start a worker of the cluster; Ray gives up after 30 s on a machine that is busy, then again."""
+        address = ("--address", self.address, "--node-ip-address", f"127.0.0.{number}")
+        for _ in range(START_ATTEMPTS):
+            node = self._start(*RAY, *address, "--num-cpus", 1)
+            if self._runs(node):
+                return node
+        raise RuntimeError(self.output(node))
 
     def serve(self) -> None:
         """Start the MLflow server; it answers when this returns."""
@@ -156,10 +157,10 @@ class Rig:
     def _log(self, number: int) -> Path:
         return self.folder / f"process-{number}.txt"
 
-    def _wait_for_ray(self, node: psutil.Popen) -> None:
+    def _runs(self, node: psutil.Popen) -> bool:
+        """Whether Ray started, or ended."""
         wait_for(lambda: "Ray runtime started" in self.output(node) or node.poll() is not None, "Ray does not start")
-        if node.poll() is not None:
-            raise RuntimeError(self.output(node))
+        return node.poll() is None
 
     def _healthy(self) -> bool:
         try:

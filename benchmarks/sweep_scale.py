@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 
 from pipelines.prepare import load, prepare
-from pipelines.report import write_report
+from pipelines.report import build_report, write_report
 from pipelines.search.cell import Cell
 from pipelines.settings import PrepareSettings, SweepSettings, parse
 from pipelines.sweep.plan import plan
@@ -151,7 +151,7 @@ def measure_store(storage: Path, runs: int) -> list[Row]:
     found: list[Any] = []
     read = timed(lambda: found.append(read_results(uri, "many")))
     results = found[0]
-    report = timed(lambda: write_report(results, storage / "report", ["md", "csv"]))
+    report = timed(lambda: write_report(build_report(results), storage / "report", ["md", "csv", "tex"]))
     status = timed(lambda: Console(file=StringIO()).print(show_status(results, time.time())))
     return [
         ("runs in the store", f"{len(results.trials):,}"),

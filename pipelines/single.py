@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.cluster import connected
 from pipelines.prepare import load
-from pipelines.settings import ResourceSettings, make_trial
+from pipelines.settings import REFERENCE, ResourceSettings, make_reference_trial, make_trial
 from pipelines.sweep.plan import presets
 from pipelines.sweep.progress import Say
 from pipelines.sweep.resources import check_fits as check_cluster
@@ -45,7 +45,11 @@ def train_single(
         InputError: for a mistake in the settings, or if training diverges.
     """
     prepared = load(data)
-    trial = make_trial(prepared.fingerprint, backbone, loss, presets(backbone, loss, spaces) | dict(dotted), seed=seed)
+    if backbone == REFERENCE:
+        trial = make_reference_trial(prepared.fingerprint, loss, dotted, seed=seed, where="--set")
+    else:
+        settings = presets(backbone, loss, spaces) | dict(dotted)
+        trial = make_trial(prepared.fingerprint, backbone, loss, settings, seed=seed)
     check_fits(trial, prepared.n_users, prepared.n_items, pool=prepared.pool is not None)
     folder = (storage / EXPERIMENT / trial.hash).absolute()
     tracker = open_tracker(tracking_uri, EXPERIMENT, storage / "artifacts" / EXPERIMENT)
@@ -57,7 +61,7 @@ def train_single(
     try:
         if status(folder) == "finished":
             say("already trained; its result:")
-        elif workers == 1:
+        elif workers == 1 or trial.task == REFERENCE:
             with connected() if trial.train.stream else nullcontext():
                 train_trial(trial, data, folder, resources, report)
         else:

@@ -64,13 +64,17 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Validation:
-    """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far."""
+    """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far.
+
+    ``threshold`` is the users' mean, for a loss that has top-K thresholds.
+    """
 
     epoch: int
     loss: float
     metrics: dict[str, float]
     seconds: float
     time: float
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -303,14 +307,9 @@ class _Loop:
 
     def _loss(self, phase: Phase, rows: Rows, key: int, own: Tensor, states: Tensor, v_ID: Tensor) -> Tensor:
         """These rows' part of the loss of the batch; ``own`` (B,) is the state of each."""
-        n = self.settings.negatives if self.loss.sampled else 0
-        whole = WholeBatch(rows.batch_items, rows.start)
-        negatives = self.sampler.sample(rows.users, rows.positions, n, key, whole)
-        u_BD = prepare(F.embedding(own, states), self.loss.similarity)
-        pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
-        scored = Scored(rows.users, rows.items, negatives, self.train, self.sampler, u_BD, v_ID, self.soft_labels)
-        optional = {name: FIELDS[name](scored) for name in self.loss.needs}
-        return self.loss(Batch(pos, neg, phase.name, rows.gather, **optional)) * rows.share
+        n, labels = self.settings.negatives, self.soft_labels
+        batch = filled(self.loss, self.train, self.sampler, n, rows, key, own, states, v_ID, phase, labels)
+        return self.loss(batch) * rows.share
 
     def _reduce_gradients(self, trained: list[nn.Parameter]) -> None:
         """Sum the gradients over the ranks; of what has a row per user, the owner's is the sum already."""
@@ -342,7 +341,9 @@ class _Loop:
             metrics = evaluate(self.backbone, self.loss.similarity, self.valid, [self.hidden], settings.cutoffs).mean()
         except FloatingPointError as error:
             raise DivergedError(f"after epoch {progress.epoch}: {error}") from None
-        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time())
+        thresholds = self.loss.thresholds
+        threshold = None if thresholds is None else float(thresholds.mean())
+        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time(), threshold)
         progress.history.append(validation)
         if metrics[settings.metric] > progress.best:
             progress.best, progress.best_epoch = metrics[settings.metric], progress.epoch
@@ -463,6 +464,41 @@ FIELDS: dict[str, Callable[[Scored], Any]] = {
     "soft_targets": lambda scored: scored.soft_targets,
 }
 """How each optional field of ``Batch`` is filled; a new kind of input is one entry."""
+
+
+def filled(
+    loss: Loss,
+    train: Interactions,
+    sampler: Sampler,
+    n_negatives: int,
+    rows: Rows,
+    key: int,
+    own: Tensor,
+    states: Tensor,
+    v_ID: Tensor,
+    phase: Phase,
+    soft_labels: ClusterLabels | None = None,
+) -> Batch:
+    """The batch of training pairs that a loss is given: negatives drawn, scores computed, the fields it needs filled.
+
+    Args:
+        loss, train, sampler: as given to `fit`.
+        n_negatives: N; a loss that is not ``sampled`` gets none.
+        rows: the pairs.
+        key: of the stream of the negatives.
+        own: (B,) row of ``states`` that each pair is scored with.
+        states: (S, d) users' states as the backbone gives them; of a table of users, that table.
+        v_ID: (I, d) embeddings of the items after `recloss.similarity.prepare`.
+        phase: the step that asks.
+        soft_labels: as given to `fit`.
+    """
+    n = n_negatives if loss.sampled else 0
+    negatives = sampler.sample(rows.users, rows.positions, n, key, WholeBatch(rows.batch_items, rows.start))
+    u_BD = prepare(F.embedding(own, states), loss.similarity)
+    pos, neg = pair_scores(u_BD, v_ID, rows.items, negatives)
+    scored = Scored(rows.users, rows.items, negatives, train, sampler, u_BD, v_ID, soft_labels)
+    optional = {name: FIELDS[name](scored) for name in loss.needs}
+    return Batch(pos, neg, phase.name, rows.gather, **optional)
 
 
 def save_atomically(path: Path, state: dict[str, Any]) -> None:

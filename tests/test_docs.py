@@ -92,6 +92,17 @@ def test_links_lead_somewhere(page):
 
 
 SWEEPS = ROOT / "docs" / "sweeps.md"
+
+
+def test_the_metrics_of_the_page_on_sweeps_are_measured():
+    names: dict = {}
+    exec(blocks(SWEEPS, "python")[0], names)
+    found = names["found"].mean()
+    assert found["recall_1"] == 0.5, "item 2 is shown to both, who like 2 and 1"
+    assert found["novelty_1"] == 1.0, "nobody has it: as if one of two users had"
+    assert found["coverage_1"] == 0.25
+
+
 RANDOM = {"method": "random", "trials": 3}
 
 

@@ -9,9 +9,27 @@ import click
 from pipelines.commands.base import STORAGE, TRACKING, new_console, recloss, store
 
 
+def _parts(context: click.Context, option: click.Parameter, given: str | None) -> list[str] | None:
+    """The parts of a comma-separated option."""
+    return None if given is None else [part.strip() for part in given.split(",")]
+
+
 @recloss.command()
 @click.option("--experiment", required=True, help="Name of the sweep.")
-@click.option("--format", "formats", default="md,csv", show_default=True, help="Comma-separated: md, csv.")
+@click.option(
+    "--format",
+    "formats",
+    default="md,csv",
+    show_default=True,
+    callback=_parts,
+    help="Comma-separated: md (the tables), csv (unrounded numbers), tex (LaTeX, for a paper), "
+    "html (one page for a browser, which sorts and filters), figures (PNG and SVG).",
+)
+@click.option(
+    "--metrics",
+    callback=_parts,
+    help="Comma-separated, such as ndcg_20,coverage_20.  [default: Recall and NDCG at every cut-off]",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -27,16 +45,23 @@ from pipelines.commands.base import STORAGE, TRACKING, new_console, recloss, sto
 @STORAGE
 @TRACKING
 def report(
-    experiment: str, formats: str, out: Path, mix_fingerprints: bool, storage: Path, tracking_uri: str | None
-) -> None:
-    """Rebuild the comparison table of a sweep from the tracking store alone."""
-    from pipelines.report import show, write_report
-    from pipelines.tracking import read_results
+    experiment: str, formats: list[str], metrics: list[str] | None, out: Path, mix_fingerprints: bool, storage: Path,
+    tracking_uri: str | None,
+) -> None:  # fmt: skip
+    """Rebuild the comparison table of a sweep from the tracking and artifact stores alone."""
+    from pipelines.report import check_formats, make_report, show, write_report
 
-    results = read_results(store(tracking_uri, storage), experiment)
-    paths = write_report(results, out, [part.strip() for part in formats.split(",")], mix_fingerprints=mix_fingerprints)
+    check_formats(formats)
+    found = make_report(
+        store(tracking_uri, storage),
+        experiment,
+        metrics,
+        mix_fingerprints,
+        figures=bool({"html", "figures"} & set(formats)),
+    )
+    paths = write_report(found, out, formats)
     console = new_console()
-    console.print(show(results, mix_fingerprints=mix_fingerprints))
+    console.print(show(found))
     for path in paths:
         console.print(str(path), markup=False, soft_wrap=True)
 

@@ -13,8 +13,8 @@ from recloss.errors import InputError
 
 @recloss.command()
 @click.option("--data", "data_path", type=click.Path(path_type=Path), required=True, help="A prepared dataset.")
-@click.option("--backbone", default="mf", show_default=True, help="Name of the backbone.")
-@click.option("--loss", required=True, help="Name of the loss.")
+@click.option("--backbone", default="mf", show_default=True, help="Name of the backbone, or 'reference'.")
+@click.option("--loss", required=True, help="Name of the loss, or of the reference model.")
 @click.option(
     "--set",
     "settings",
@@ -103,9 +103,8 @@ def _run(file: Path, dry_run: bool, storage: Path, uri: str, spaces: Path | None
 
         describe(settings, plan(settings, {}, spaces), console)
         return 0
-    from pipelines.report import show, write_report
+    from pipelines.report import AT_THE_END, log_outcome, make_report, show, write_report
     from pipelines.sweep.run import run_sweep
-    from pipelines.tracking import read_results
 
     ending = run_sweep(settings, storage=storage, tracking_uri=uri, spaces=spaces, console=console)
     if not ending:
@@ -113,9 +112,10 @@ def _run(file: Path, dry_run: bool, storage: Path, uri: str, spaces: Path | None
             f"{ending.message}; nothing is lost. To go on: recloss sweep {file}", markup=False, soft_wrap=True
         )
         return ending.code
-    results = read_results(uri, settings.name)
-    console.print(show(results))
-    for path in write_report(results, storage / settings.name / "report", ["md", "csv"]):
+    report = make_report(uri, settings.name)
+    log_outcome(uri, report)
+    console.print(show(report))
+    for path in write_report(report, storage / settings.name / "report", AT_THE_END):
         console.print(str(path), markup=False, soft_wrap=True)
     console.print(f"MLflow: recloss ui --storage {storage}", markup=False, soft_wrap=True)
     return 0

@@ -1,67 +1,86 @@
-"""Comparison tables of a sweep, from what the tracking store holds and nothing else."""
+"""Reports of a sweep, from what the tracking and artifact stores hold and nothing else."""
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import RenderableType
-
+from pipelines.report.figures import Evidence, write_figures
+from pipelines.report.html import html
+from pipelines.report.in_words import significance_csv
+from pipelines.report.latex import latex
 from pipelines.report.long import cost_csv, seeds_csv, table_csv
 from pipelines.report.markdown import markdown
+from pipelines.report.outcome import log_outcome
+from pipelines.report.report import Report, build_report, make_report
 from pipelines.report.selected import Selected, selected_configurations
 from pipelines.report.table import Table, build_table
-from pipelines.report.terminal import terminal
-from pipelines.tracking import Results
+from pipelines.report.terminal import terminal as show
+from pipelines.report.wide import wide_csv
 from recloss.errors import InputError, choices
 
-__all__ = ["FORMATS", "Selected", "Table", "build_table", "selected_configurations", "show", "write_report"]
+__all__ = [
+    "AT_THE_END", "FORMATS", "Report", "Selected", "Table", "build_report", "build_table", "check_formats",
+    "log_outcome", "make_report", "selected_configurations", "show", "write_report",
+]  # fmt: skip
 
-FORMATS: dict[str, dict[str, Callable[[Table, list[Selected]], str]]] = {
-    "md": {"table.md": markdown},
-    "csv": {
-        "table.csv": lambda table, _: table_csv(table),
-        "seeds.csv": lambda table, _: seeds_csv(table),
-        "cost.csv": lambda _, selected: cost_csv(selected),
-    },
+
+@dataclass(frozen=True)
+class Format:
+    """A form of the report."""
+
+    about: str
+    """What it is good for, in a few words."""
+    files: dict[str, Callable[[Report], str]]
+    """Those of fixed names; of figures, which there are depends on the sweep."""
+
+
+FORMATS = {
+    "md": Format("the tables", {"table.md": markdown}),
+    "csv": Format(
+        "unrounded numbers",
+        {
+            "table.csv": table_csv,
+            "table_wide.csv": wide_csv,
+            "seeds.csv": seeds_csv,
+            "cost.csv": cost_csv,
+            "significance.csv": lambda report: significance_csv(report.comparisons),
+        },
+    ),
+    "tex": Format("LaTeX, for a paper", {"table.tex": latex}),
+    "html": Format("one page for a browser, which sorts and filters", {"report.html": html}),
+    "figures": Format("PNG and SVG", {}),
 }
-"""Format to its files."""
+"""Forms of the report, by the name that a user gives."""
+
+AT_THE_END = ("md", "csv", "html")
+"""Forms that a sweep writes when it is complete: those that take no time; the page has no figures then."""
 
 
-def show(results: Results, metrics: Sequence[str] | None = None, mix_fingerprints: bool = False) -> RenderableType:
-    """The tables for a rich console.
-
-    Raises:
-        InputError: see `build_table`.
-    """
-    table = build_table(results, metrics, mix_fingerprints)
-    return terminal(table, selected_configurations(results, mix_fingerprints))
-
-
-def write_report(
-    results: Results,
-    out: Path,
-    formats: Sequence[str],
-    metrics: Sequence[str] | None = None,
-    mix_fingerprints: bool = False,
-) -> list[Path]:
-    """Write the tables into a folder, each file in one step.
-
-    Args:
-        results: what the tracking store holds.
-        out: the folder; made where it is missing.
-        formats: of `FORMATS`.
-        metrics: see `build_table`.
-        mix_fingerprints: see `build_table`.
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse a format that there is not.
 
     Raises:
-        InputError: for an unknown format, a folder that cannot be written, and see `build_table`.
+        InputError: naming the nearest and all there are.
     """
     for name in formats:
         if name not in FORMATS:
             raise InputError(choices("format", name, FORMATS))
-    table = build_table(results, metrics, mix_fingerprints)
-    selected = selected_configurations(results, mix_fingerprints)
-    files = {file: render(table, selected) for name in formats for file, render in FORMATS[name].items()}
+
+
+def write_report(report: Report, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the report into a folder, each file in one step.
+
+    Args:
+        report: from `make_report`.
+        out: the folder; made where it is missing.
+        formats: of `FORMATS`.
+
+    Raises:
+        InputError: for an unknown format, or a folder that cannot be written.
+    """
+    check_formats(formats)
+    files = {file: render(report) for name in formats for file, render in FORMATS[name].files.items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
@@ -70,4 +89,5 @@ def write_report(
             os.replace(temporary, out / file)
     except OSError as error:
         raise InputError(f"{out}: the report cannot be written ({error.strerror})") from None
-    return [out / file for file in files]
+    drawn = write_figures(report.evidence or Evidence(report.results), out) if "figures" in formats else []
+    return [*(out / file for file in files), *drawn]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.prepare.words import differences
+from pipelines.references import REFERENCES
+from pipelines.settings import REFERENCE
 from pipelines.tracking import Results, Selection, TrialRun
 from recloss import backbones, losses
 from recloss.errors import InputError, plain
@@ -16,7 +18,7 @@ _ERROR_LENGTH = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """A data set x backbone x loss; names as in code."""
+    """A data set x backbone x loss; names as in code. A reference's backbone is ``REFERENCE``, its loss the model."""
 
     data: str
     fingerprint: str
@@ -40,8 +42,8 @@ class Cell:
 
     @property
     def loss_title(self) -> str:
-        """The loss as the papers print it."""
-        return title(losses.LOSSES, self.loss)
+        """The loss, or the reference model, as the papers print it."""
+        return title(REFERENCES if self.backbone == REFERENCE else losses.LOSSES, self.loss)
 
     @property
     def points(self) -> int:
@@ -67,7 +69,7 @@ class Cell:
 
 
 def sweep_cells(results: Results, mix_fingerprints: bool = False) -> list[Cell]:
-    """The cells of the sweep's settings, in their order: data sets, backbones, losses.
+    """The cells of the sweep's settings, in their order: of each data set the references, then backbones, losses.
 
     Args:
         results: what the tracking store holds.
@@ -79,14 +81,20 @@ def sweep_cells(results: Results, mix_fingerprints: bool = False) -> list[Cell]:
     trials: dict[tuple[str, str, str], list[TrialRun]] = defaultdict(list)
     for trial in results.trials:
         trials[trial.data, trial.backbone, trial.loss].append(trial)
-    names = [
-        (data["name"], canonical(backbones.BACKBONES, backbone), canonical(losses.LOSSES, loss))
-        for data in results.settings["data"]
+    models = [(REFERENCE, canonical(REFERENCES, name)) for name in results.settings.get("references", {})]
+    models += [
+        (canonical(backbones.BACKBONES, backbone), canonical(losses.LOSSES, loss))
         for backbone in results.settings["backbones"]
         for loss in results.settings["losses"]
     ]
+    names = [(data["name"], *model) for data in results.settings["data"] for model in models]
     fingerprints = {data: _fingerprint(results, data, names, mix_fingerprints) for data, _, _ in names}
     return [_cell(results, name, fingerprints[name[0]], trials[name]) for name in names]
+
+
+def baselines(results: Results) -> list[str]:
+    """Names in code of the losses and references that the sweep declares as baselines."""
+    return [canonical(losses.LOSSES | REFERENCES, name) for name in results.settings["baselines"]]
 
 
 def difference(results: Results, one: str, other: str) -> str:

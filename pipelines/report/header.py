@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines.report.cells import FINGERPRINT_DIGITS, Cell
+from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, canonical
 from pipelines.settings import PrepareSettings
 from pipelines.tracking import Results
+from recloss import losses
 from recloss.errors import plain
 
 _MASKING = {"False": "training positives hidden", "True": "training and validation positives hidden"}
@@ -27,6 +28,8 @@ def header(results: Results, cells: list[Cell]) -> list[str]:
     lines.append(f"selection: validation {metric}, mean over seeds {_list(settings['seeds'])}")
     lines.append(f"scores: test, mean ± standard deviation (n-1) over seeds {_list(settings['confirm_seeds'])}")
     lines.append(f"tuning budget, grid points: {_list(_budgets(cells))}")
+    if settings["baselines"]:
+        lines.append(f"Imp.%: the best other loss over the best baseline ({_list(_baselines(settings, cells))})")
     return [plain(line) for line in lines]
 
 
@@ -68,6 +71,12 @@ def _budgets(cells: list[Cell]) -> list[str]:
     for cell in cells:
         points.setdefault(cell.loss_title, []).append(cell.points)
     return [f"{loss} {' to '.join(map(str, sorted({min(n), max(n)})))}" for loss, n in points.items()]
+
+
+def _baselines(settings: dict[str, Any], cells: list[Cell]) -> list[str]:
+    titles = {cell.loss: cell.loss_title for cell in cells}
+    names = [canonical(losses.LOSSES, name) for name in settings["baselines"]]
+    return [titles.get(name, name) for name in names]
 
 
 def _list(values: Iterable[Any]) -> str:

@@ -1,15 +1,17 @@
-"""The comparison table of a sweep: losses down; data sets, backbones and metrics across.
+"""The comparison table of a sweep: losses by family down; data sets, backbones and metrics across.
 
 Scores are of confirmation trials on the test split. What is missing is a footnote, never a number.
 """
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
-from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, canonical, difference, sweep_cells
+from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, baselines, difference, sweep_cells
 from pipelines.report.header import header
+from pipelines.settings import REFERENCE
 from pipelines.tracking import Results
 from recloss import losses
 from recloss.errors import InputError, choices, plain
@@ -17,6 +19,14 @@ from recloss.metrics import metric_name, parse_metric
 
 DEFAULT_METRICS = ("recall", "ndcg")
 _METRIC_TITLES = {"ndcg": "NDCG", "mrr": "MRR", "hit_rate": "HitRate"}
+_LOWER_IS_BETTER = ("gini",)
+REFERENCES, _OTHER = "references", "other"
+_FAMILIES = (REFERENCES, *losses.FAMILIES, _OTHER)
+"""Groups of rows, in their order; "other" is a loss that this installation does not know."""
+SIGNIFICANT = (
+    "* significantly better than the best baseline: paired t-test over users, p < 0.05 after Holm's correction"
+)
+"""What the star means, wherever one is shown."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Score:
     """Numbers of its footnotes."""
     mark: str = ""
     """"best" or "second" of its column by unrounded mean; ties share a mark."""
+    significant: bool = False
+    """Whether it is significantly better than the best baseline of its column."""
 
     @property
     def mean(self) -> float | None:
@@ -68,23 +80,32 @@ class Column:
 
     @property
     def metric_title(self) -> str:
-        """The metric as the papers print it: ``NDCG@20``."""
-        name, k = parse_metric(self.metric)
-        return f"{_METRIC_TITLES.get(name, name.capitalize())}@{k}"
+        """The metric as the papers print it: ``NDCG@20``, ``Recall@20 (tail)``; with an arrow where lower is better."""
+        name, k = self.metric.rsplit("_", 1)
+        name, _, group = (name, "", "") if name in _METRIC_TITLES else name.partition("_")
+        arrow = " ↓" if self.lower_is_better else ""
+        return f"{_METRIC_TITLES.get(name, name.capitalize())}@{k}{f' ({group})' if group else ''}{arrow}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the smallest value is the best."""
+        return self.metric.rpartition("_")[0] in _LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
 class Row:
-    """A loss, with a score per column."""
+    """A loss, or a reference model, with a score per column."""
 
     loss: str
     title: str
     scores: tuple[Score, ...]
+    family: str
+    """Title of the group of rows that it stands in."""
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """The best other loss over the best baseline."""
+    """The best loss that is no baseline over the best baseline."""
 
     percent: float | None
     """None where it cannot be told; a footnote says why."""
@@ -105,6 +126,17 @@ class Table:
     notes: tuple[str, ...]
     """Footnotes; the first is number 1."""
 
+    @property
+    def families(self) -> list[tuple[str, list[Row]]]:
+        """The rows by family."""
+        return [(family, list(rows)) for family, rows in groupby(self.rows, key=lambda row: row.family)]
+
+    @property
+    def legend(self) -> list[str]:
+        """What the marks mean that the table has."""
+        starred = any(score.significant for row in self.rows for score in row.scores)
+        return ["best {best}, second {second}, by unrounded mean", *([SIGNIFICANT] if starred else [])]
+
 
 def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fingerprints: bool = False) -> Table:
     """Make the comparison table of a sweep.
@@ -121,33 +153,78 @@ def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fing
     cells = sweep_cells(results, mix_fingerprints)
     names = _metrics(cells, metrics)
     notes = _Notes()
-    baselines = [canonical(losses.LOSSES, name) for name in results.settings["baselines"]]
+    declared = baselines(results)
 
     columns: list[Column] = []
     improvements: list[Improvement] = []
     rows: dict[str, list[Score]] = {}
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.data, cell.backbone), []).append(cell)
-    for group in groups.values():
+    for group in _groups(cells):
+        c = group[-1]
         for metric in names:
-            c = group[0]
-            columns.append(Column(plain(c.data), c.column_fingerprint, c.backbone, c.backbone_title, metric))
-            scores = _marked({cell.loss: _score(results, cell, metric, notes) for cell in group})
+            column = Column(plain(c.data), c.column_fingerprint, c.backbone, c.backbone_title, metric)
+            scores = _marked({cell.loss: _score(results, cell, metric, notes) for cell in group}, column)
+            columns.append(column)
             for loss, score in scores.items():
                 rows.setdefault(loss, []).append(score)
-            if baselines:
-                improvements.append(_improvement(scores, baselines, notes))
+            if declared:
+                rivals = [cell.loss for cell in group if cell.backbone != REFERENCE and cell.loss not in declared]
+                improvements.append(_improvement(_means(scores), declared, rivals, column, notes))
 
-    titles = {cell.loss: cell.loss_title for cell in cells}
+    cell_of = {cell.loss: cell for cell in cells}
+    made = [Row(loss, cell_of[loss].loss_title, tuple(scores), _family(cell_of[loss])) for loss, scores in rows.items()]
     return Table(
         sweep=plain(results.experiment),
         header=tuple(header(results, cells)),
         columns=tuple(columns),
-        rows=tuple(Row(loss, titles[loss], tuple(scores)) for loss, scores in rows.items()),
+        rows=tuple(sorted(made, key=lambda row: _FAMILIES.index(row.family))),
         improvements=tuple(improvements),
         notes=tuple(notes.texts),
     )
+
+
+def with_stars(table: Table, better: Container[tuple[str, str, str, str]]) -> Table:
+    """The table with these scores (data set, backbone, metric, loss) significantly better than the best baseline."""
+    rows = []
+    for row in table.rows:
+        starred = [
+            replace(score, significant=(c.data, c.backbone, c.metric, row.loss) in better)
+            for c, score in zip(table.columns, row.scores, strict=True)
+        ]
+        rows.append(replace(row, scores=tuple(starred)))
+    return replace(table, rows=tuple(rows))
+
+
+def _metrics(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        texts = {cell.selection.configuration["protocol.cutoffs"] for cell in cells if cell.selection}
+        cutoffs = sorted({k for text in texts for k in json.loads(text)}) or [20]
+        return [metric_name(metric, k) for k in cutoffs for metric in DEFAULT_METRICS]
+    tested = {name for cell in cells for trial in cell.confirmation for name in trial.metrics}
+    measured = {name.removeprefix("test/") for name in tested if name.startswith("test/")}
+    for name in wanted:
+        if measured and name not in measured:
+            raise InputError(choices("metric", name, measured))
+        if not measured and not name.rpartition("_")[2].isdecimal():
+            parse_metric(name)
+    return list(dict.fromkeys(wanted))
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that share columns: those of a data set and backbone, behind the references of the data set."""
+    references: dict[str, list[Cell]] = {}
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.backbone == REFERENCE:
+            references.setdefault(cell.data, []).append(cell)
+        else:
+            groups.setdefault((cell.data, cell.backbone), []).append(cell)
+    return [[*references.get(data, []), *group] for (data, _), group in groups.items()]
+
+
+def _family(cell: Cell) -> str:
+    if cell.backbone == REFERENCE:
+        return REFERENCES
+    return next((name for name, members in losses.FAMILIES.items() if losses.LOSSES.get(cell.loss) in members), _OTHER)
 
 
 class _Notes:
@@ -160,20 +237,6 @@ class _Notes:
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
-
-
-def _metrics(cells: list[Cell], wanted: Sequence[str] | None) -> list[str]:
-    if wanted is None:
-        texts = {cell.selection.configuration["protocol.cutoffs"] for cell in cells if cell.selection}
-        cutoffs = sorted({k for text in texts for k in json.loads(text)}) or [20]
-        return [metric_name(metric, k) for k in cutoffs for metric in DEFAULT_METRICS]
-    tested = {name for cell in cells for trial in cell.confirmation for name in trial.metrics}
-    measured = {name.removeprefix("test/") for name in tested if name.startswith("test/")}
-    for name in wanted:
-        parse_metric(name)
-        if measured and name not in measured:
-            raise InputError(choices("metric", name, measured))
-    return list(wanted)
 
 
 def _score(results: Results, cell: Cell, metric: str, notes: _Notes) -> Score:
@@ -200,26 +263,27 @@ def _means(scores: dict[str, Score]) -> dict[str, float]:
     return {loss: score.mean for loss, score in scores.items() if score.complete and score.mean is not None}
 
 
-def _marked(scores: dict[str, Score]) -> dict[str, Score]:
+def _marked(scores: dict[str, Score], column: Column) -> dict[str, Score]:
     means = _means(scores)
-    marks = dict(zip(sorted(set(means.values()), reverse=True), ("best", "second"), strict=False))
+    ordered = sorted(set(means.values()), reverse=not column.lower_is_better)
+    marks = dict(zip(ordered, ("best", "second"), strict=False))
     return {
         loss: replace(score, mark=marks.get(means[loss], "")) if loss in means else score
         for loss, score in scores.items()
     }
 
 
-def _improvement(scores: dict[str, Score], baselines: list[str], notes: _Notes) -> Improvement:
-    means = _means(scores)
-    missing = [name for name in baselines if name not in means]
-    others = [mean for loss, mean in means.items() if loss not in baselines]
-    best = max((means[name] for name in baselines if name in means), default=0.0)
-    if missing:
+def _improvement(
+    means: dict[str, float], declared: list[str], rivals: list[str], column: Column, notes: _Notes
+) -> Improvement:
+    best_of, sign = (min, -100) if column.lower_is_better else (max, 100)
+    known, others = ([means[name] for name in names if name in means] for names in (declared, rivals))
+    if len(known) < len(declared):
         why = "no improvement is told before every baseline is ranked"
     elif not others:
         why = "no loss beside the baselines is ranked"
-    elif best == 0:
+    elif best_of(known) == 0:
         why = "the best baseline scored 0"
     else:
-        return Improvement(100 * (max(others) / best - 1))
+        return Improvement(sign * (best_of(others) / best_of(known) - 1))
     return Improvement(None, (notes.number(why),))

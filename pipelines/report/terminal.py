@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from pipelines.report.report import Report
 from pipelines.report.selected import Selected
 from pipelines.report.table import Improvement, Score, Table
 
@@ -14,11 +15,12 @@ _COLUMNS_PER_GRID = 4
 _STYLES = {"best": "bold", "second": "underline", "": ""}
 
 
-def terminal(table: Table, selected: list[Selected]) -> RenderableType:
+def terminal(report: Report) -> RenderableType:
     """Grids per data set, the footnotes, and the selected configurations. Text is never read as markup."""
+    table, selected = report.table, report.selected
     parts: list[RenderableType] = [Text(f"sweep {table.sweep}", "bold")]
-    legend = "best bold, second underlined, by unrounded mean"
-    parts += [Text(line, "dim") for line in (*table.header, legend)]
+    legend = [line.format(best="bold", second="underlined") for line in table.legend]
+    parts += [Text(line, "dim") for line in (*table.header, *_families(table), *legend)]
     for data, group in groupby(range(len(table.columns)), key=lambda index: table.columns[index].data):
         indices = list(group)
         for first in range(0, len(indices), _COLUMNS_PER_GRID):
@@ -30,6 +32,12 @@ def terminal(table: Table, selected: list[Selected]) -> RenderableType:
     return Group(*parts)
 
 
+def _families(table: Table) -> list[str]:
+    """The names of the sections, for which the grid has no place."""
+    named = [f"{family} ({', '.join(row.title for row in rows)})" for family, rows in table.families]
+    return [f"rows by family: {'; '.join(named)}"] if len(named) > 1 else []
+
+
 def _comparison(table: Table, data: str, indices: list[int]) -> Grid:
     grid = Grid(title=Text(data, "bold"), title_justify="left")
     grid.add_column("Loss")
@@ -37,8 +45,10 @@ def _comparison(table: Table, data: str, indices: list[int]) -> Grid:
         column = table.columns[index]
         heading = Text(f"{column.backbone_title}\n{column.metric_title}")
         grid.add_column(heading, justify="right")
-    for row in table.rows:
-        grid.add_row(Text(row.title), *(_score(row.scores[index]) for index in indices))
+    for _, rows in table.families:
+        grid.add_section()
+        for row in rows:
+            grid.add_row(Text(row.title), *(_score(row.scores[index]) for index in indices))
     if table.improvements:
         grid.add_section()
         grid.add_row("Imp.%", *(_improvement(table.improvements[index]) for index in indices))
@@ -49,7 +59,8 @@ def _score(score: Score) -> Text:
     if score.mean is None:
         return _noted("--", score.notes)
     spread = "" if score.std is None else f" ±{score.std:.4f}"
-    return Text.assemble((f"{score.mean:.4f}", _STYLES[score.mark]), _noted(spread, score.notes))
+    star = "*" if score.significant else ""
+    return Text.assemble((f"{score.mean:.4f}", _STYLES[score.mark]), star, _noted(spread, score.notes))
 
 
 def _improvement(improvement: Improvement) -> Text:

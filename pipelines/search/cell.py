@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.search.space import Space
-from pipelines.settings import Trial, make_trial
+from pipelines.settings import REFERENCE, Trial, make_reference_trial, make_trial
 
 Configuration = tuple[Trial, ...]
 """The trials of one configuration, one per seed of the search."""
@@ -13,7 +13,7 @@ Configuration = tuple[Trial, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One data set x backbone x loss, with its search.
+    """One data set x backbone x loss, or data set x "reference" x reference model, with its search.
 
     Attributes:
         data: the data set's name in the sweep.
@@ -58,5 +58,9 @@ class Cell:
         Raises:
             InputError: naming the setting that is unknown, refused or without effect.
         """
-        first = make_trial(self.fingerprint, self.backbone, self.loss, point, seed=self.seeds[0], where=self.where)
+        seed, where = self.seeds[0], self.where
+        if self.backbone == REFERENCE:
+            first = make_reference_trial(self.fingerprint, self.loss, point, seed=seed, where=where)
+        else:
+            first = make_trial(self.fingerprint, self.backbone, self.loss, point, seed=seed, where=where)
         return first, *(first.model_copy(update={"seed": seed}) for seed in self.seeds[1:])

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.search.cell import Cell
 from pipelines.search.halving import rungs, survivors
-from pipelines.settings import SweepSettings
+from pipelines.settings import REFERENCE, SweepSettings
 
 
 def describe(sweep: SweepSettings, cells: Sequence[Cell], console: Console) -> None:
@@ -25,7 +25,7 @@ def describe(sweep: SweepSettings, cells: Sequence[Cell], console: Console) -> N
         say(f"{cell.name}: {trials} trials", style="bold")
         for note in cell.notes:
             say(f"  {note}")
-        if sweep.halving:
+        if sweep.halving and cell.backbone != REFERENCE:
             say(f"  configurations: {_rungs(stages)}")
         if sweep.search.method == "tpe":
             say(f"  proposed by TPE, {sweep.search.in_flight} at a time, of")

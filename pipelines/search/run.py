@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.search.cell import Cell, Configuration
 from pipelines.search.halving import pause, rungs, survivors
 from pipelines.search.tpe import Proposals
-from pipelines.settings import SweepSettings, Trial
+from pipelines.settings import REFERENCE, SweepSettings, Trial
 from pipelines.sweep.queue import Task
 from pipelines.sweep.selection import Selected, Standing, failed, reached, select
 from pipelines.train import journal
@@ -66,7 +66,7 @@ class CellSearch:
     def notes(self) -> list[str]:
         """What a reader of the result should know of how its search was cut short."""
         notes, tried = list(self.cell.notes), len(self._standings)
-        if self._halving:
+        if self._halving and self.cell.backbone != REFERENCE:  # which is fitted in one go
             notes.append(f"successive halving: {self._pruned} of {tried} configurations pruned")
         if self._unaffordable:
             count = f"{len(self._unaffordable)} of {tried * len(self.cell.seeds)} trials"

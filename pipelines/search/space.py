@@ -31,6 +31,11 @@ class Space:
         """
         return cls(parse_axes(dotted, where))
 
+    @property
+    def open(self) -> bool:
+        """Whether it has more than one point."""
+        return any(axis.open for axis in self.axes.values())
+
     def grid(self, where: str) -> list[Point]:
         """All combinations of the choices, the last axis fastest.
 

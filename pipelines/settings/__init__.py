@@ -3,6 +3,7 @@
 from pipelines.settings.base import Settings, parse, read, read_yaml
 from pipelines.settings.prepare import Columns, EngineSettings, KCore, Noise, PrepareSettings
 from pipelines.settings.public import PublicDataset, PublicSource
+from pipelines.settings.reference import make_reference_trial
 from pipelines.settings.space import Choices, Range, parse_axes
 from pipelines.settings.sweep import (
     BudgetSettings,
@@ -16,6 +17,7 @@ from pipelines.settings.sweep import (
 from pipelines.settings.trial import (
     COMPONENTS,
     DEFAULT_SAMPLER,
+    REFERENCE,
     RESULT_VERSION,
     SECTIONS,
     ComponentSettings,
@@ -33,6 +35,7 @@ from pipelines.settings.trial import (
 __all__ = [
     "COMPONENTS",
     "DEFAULT_SAMPLER",
+    "REFERENCE",
     "RESULT_VERSION",
     "SECTIONS",
     "BudgetSettings",
@@ -61,6 +64,7 @@ __all__ = [
     "construct",
     "dotted_names",
     "hyper_parameters",
+    "make_reference_trial",
     "make_trial",
     "parse",
     "parse_axes",

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
+from pipelines import references
 from pipelines.settings.base import Settings
 from pipelines.settings.prepare import PrepareSettings
 from recloss import backbones, losses
@@ -125,8 +126,11 @@ class SweepSettings(Settings):
     losses: dict[str, dict[str, Any]] = Field(min_length=1)
     """Per loss, dotted settings: a list is an axis of choices, ``{low, high, log}`` a range, a scalar is fixed, and
     ``{choices, when: {setting: value}}`` an axis under a condition; other axes come from the loss's own file."""
+    references: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Reference models (`pipelines.references`), each with dotted settings like a loss: ``reference.l2: [10, 100]``."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Dotted settings shared by every trial: ``optim.*``, ``train.*``, ``sampler``, ... (a loss's preset wins)."""
+    """Dotted settings shared by every trial: ``optim.*``, ``train.*``, ``sampler``, ... (a loss's preset wins). Of
+    references, ``protocol.*`` alone."""
     search: SearchSettings = SearchSettings()
     """``grid``, ``random`` or ``tpe``, or a mapping with the method's own settings."""
     halving: HalvingSettings | None = None
@@ -148,7 +152,7 @@ class SweepSettings(Settings):
     def _empty_sections(cls, raw: Any) -> Any:
         """``sl:`` without a value means the loss's own space."""
         if isinstance(raw, dict):
-            for key in ("backbones", "losses"):
+            for key in ("backbones", "losses", "references"):
                 if isinstance(raw.get(key), dict):
                     raw = raw | {key: {name: section or {} for name, section in raw[key].items()}}
         return raw
@@ -165,9 +169,11 @@ class SweepSettings(Settings):
             backbones.get(name)
         for name in self.losses:
             losses.get(name)
+        for name in self.references:
+            references.get(name)
         for name in self.baselines:
-            if name not in self.losses:
-                raise InputError(f"baselines: {choices('loss of this sweep', name, self.losses)}")
+            if name not in (rows := [*self.losses, *self.references]):
+                raise InputError(f"baselines: {choices('loss or reference of this sweep', name, rows)}")
         if len({data.name for data in self.data}) < len(self.data):
             raise ValueError("data: two entries have the same name")
         if self.search.trials and self.budget.trials_per_cell and self.search.trials > self.budget.trials_per_cell:
@@ -181,7 +187,7 @@ class SweepSettings(Settings):
 
 
 class SpaceSettings(Settings):
-    """A file in ``tune_spaces/losses`` or ``backbones``: where its grid is from, what it presets, its axes."""
+    """A file in ``tune_spaces/losses``, ``backbones`` or ``references``: where its grid is from, presets, axes."""
 
     source: str
     preset: dict[str, Any] = Field(default_factory=dict)

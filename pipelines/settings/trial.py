@@ -5,24 +5,27 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import torch
 from pydantic import Field, create_model, model_validator
 
+from pipelines import references
 from pipelines.settings.base import Settings, parse
 from recloss import backbones, losses, sampling
 from recloss.errors import InputError, choices
-from recloss.evaluation import TIE_RULE
 from recloss.interactions import Interactions
 from recloss.metrics import METRICS, metric_name, parse_metric
+from recloss.ties import TIE_RULE
 
 RESULT_VERSION = 1
 """Part of every trial's identity: raise it when the same settings give other numbers."""
+REFERENCE: Final = "reference"
+"""Task of a trial that fits a reference model, its backbone's name, and the section of the model's settings."""
 
 
 class ComponentSettings(Settings):
-    """A backbone, a loss or a sampler by name, with every hyper-parameter resolved."""
+    """A backbone, a loss, a sampler or a reference by name, with every hyper-parameter resolved."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -80,9 +83,11 @@ class Trial(Settings):
 
     data: str
     """Content fingerprint of the prepared dataset."""
-    task: Literal["pairs"] = "pairs"
+    task: Literal["pairs", "reference"] = "pairs"
+    """Training on pairs, or fitting a reference model (see `pipelines.settings.reference`)."""
     backbone: ComponentSettings
     loss: ComponentSettings
+    """Of a reference, the model."""
     sampler: ComponentSettings = DEFAULT_SAMPLER
     """Of the negatives."""
     optim: OptimSettings = OptimSettings()
@@ -96,25 +101,34 @@ class Trial(Settings):
         """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON.
 
         The default sampler and a stream that is not used are left out, so that trials keep the identity they had
-        before there were others.
+        before there were others; of a reference, all that has no effect on it.
         """
         content = self.model_dump(mode="json", exclude={"sampler"} if self.sampler == DEFAULT_SAMPLER else None)
-        if not self.train.stream:
+        if self.task == REFERENCE:
+            del content["optim"], content["train"]
+        elif not self.train.stream:
             del content["train"]["stream"]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def flat(self) -> dict[str, Any]:
-        """Flat parameters for trackers and tables: ``loss``, ``loss.tau``, ``optim.lr``, ..."""
+        """Flat parameters for trackers and tables: ``loss``, ``loss.tau``, ``optim.lr``, ...; of a reference
+        ``reference.l2`` and so on."""
         flat: dict[str, Any] = {"data": self.data, "task": self.task, "seed": self.seed}
-        for role in COMPONENTS:
-            component: ComponentSettings = getattr(self, role)
-            flat[role] = component.name
-            flat |= {f"{role}.{key}": value for key, value in component.params.items()}
-        for section in ("optim", "train", "protocol"):
+        sections = ["protocol"]
+        if self.task == REFERENCE:
+            flat |= {"backbone": self.backbone.name, "loss": self.loss.name}
+            flat |= {f"{REFERENCE}.{key}": value for key, value in self.loss.params.items()}
+        else:
+            sections = ["optim", "train", "protocol"]
+            for role in COMPONENTS:
+                component: ComponentSettings = getattr(self, role)
+                flat[role] = component.name
+                flat |= {f"{role}.{key}": value for key, value in component.params.items()}
+        for section in sections:
             flat |= {f"{section}.{k}": v for k, v in getattr(self, section).model_dump(mode="json").items()}
         if not self.train.stream:
-            del flat["train.stream"]
+            flat.pop("train.stream", None)
         return flat | {"result_version": self.result_version}
 
 
@@ -123,7 +137,8 @@ COMPONENTS: dict[str, Callable[[str], type]] = {
     "loss": losses.get,
     "sampler": sampling.get,
 }
-"""What a trial is made of by name, and how a name becomes its class."""
+"""What a trial of training is made of by name, and how a name becomes its class."""
+_CLASSES = COMPONENTS | {REFERENCE: references.get}
 SECTIONS: dict[str, type[Settings]] = {
     "optim": OptimSettings,
     "train": TrainSettings,
@@ -137,7 +152,7 @@ def component(role: str, name: str, given: Mapping[str, Any], where: str) -> Com
     Raises:
         InputError: for an unknown name, an unknown parameter or a value the constructor refuses.
     """
-    cls: Any = COMPONENTS[role](name)
+    cls: Any = _CLASSES[role](name)
     model = _params_model(cls)
     fields = list(model.model_fields)
     for key in given:
@@ -178,6 +193,8 @@ def hyper_parameters(cls: type) -> list[inspect.Parameter]:
 
 def construct(role: str, name: str, params: dict[str, Any]) -> Any:
     """The component at no cost in memory: its constructor checks its hyper-parameters."""
+    if role == REFERENCE:
+        return references.build(name, params)
     if role == "backbone":
         nothing = torch.zeros(0, dtype=torch.int64)
         return backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipelines.settings import ResourceSettings, Trial, construct
+from pipelines.settings import REFERENCE, ResourceSettings, Trial, construct
 from pipelines.train import failures, journal, validations
 from pipelines.train.capture import LOG, captured
 from pipelines.train.distributed import train_trial_distributed
@@ -49,6 +49,8 @@ def latest_micro_batch(events: list[dict[str, Any]]) -> int | None:
 def next_micro_batch(events: list[dict[str, Any]], trial: Trial, workers: int) -> int | None:
     """That of its next attempt: half of it where the latest one ran out of memory and the loss allows it."""
     latest = latest_micro_batch(events)
+    if trial.task == REFERENCE:
+        return latest
     rows = math.ceil(trial.train.batch_size / workers)
     half = math.ceil((latest or rows) / 2)
     exhausted = bool(events) and events[-1].get("kind") == "out of memory"
@@ -117,7 +119,8 @@ class Attempts:
         return what != "out of memory"
 
     def _train(self, size: int | None) -> None:
-        train = train_trial if self.resources.workers == 1 else train_trial_distributed
+        alone = self.resources.workers == 1 or self.trial.task == REFERENCE
+        train = train_trial if alone else train_trial_distributed
         if status(self.folder) != "finished":
             train(
                 self.trial, self.data, self.folder, self.resources, self._report,

@@ -21,11 +21,10 @@ from pipelines.sweep.trials import run_tasks
 from pipelines.tracking import Recorder, Tracker
 from pipelines.train import journal
 from pipelines.train.capture import LOG
-from pipelines.train.folder import MODEL, TEST_USERS, status
+from pipelines.train.folder import CONFIG, DIAGNOSTICS, MODEL, TEST_USERS, status
 from pipelines.train.patience import patiently
 from recloss.errors import plain
 
-CONFIG = "trial.json"
 RECORD_SECONDS = 10
 """The tracking store follows a running trial at most this often."""
 
@@ -109,7 +108,8 @@ class Driver:
     def _attach(self, task: Task) -> None:
         text = task.trial.model_dump_json(indent=2) + "\n"
         patiently(lambda: (task.folder / CONFIG).write_text(text, encoding="utf-8"))
-        files = [task.folder / name for name in (CONFIG, MODEL, TEST_USERS)]
+        files = [task.folder / name for name in (CONFIG, MODEL, TEST_USERS, DIAGNOSTICS)]
+        files = [file for file in files if file.exists()]
         self.recorder.soon(("files", task.folder), lambda tracker: tracker.attach(task.folder, files))
 
     def _task(self, cell: Cell, trial: Trial, until: int | None, *, test: bool = False) -> Task:

@@ -1,16 +1,16 @@
 """From a sweep's settings to the plain list of its cells and what is tried in each."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tune_spaces
+from pipelines import references
 from pipelines.search.cell import Cell
 from pipelines.search.points import distinct, part_of_grid, random_configurations
 from pipelines.search.space import Space
-from pipelines.settings import SpaceSettings, SweepSettings, read
+from pipelines.settings import REFERENCE, SpaceSettings, SweepSettings, read
 from recloss import backbones, losses
 from recloss.errors import InputError
 
@@ -26,16 +26,20 @@ def plan(sweep: SweepSettings, fingerprints: Mapping[str, str], spaces: Path | N
     Args:
         sweep: the settings.
         fingerprints: data name to content fingerprint.
-        spaces: a folder with ``losses/*.yaml`` and ``backbones/*.yaml`` that override the package's.
+        spaces: a folder with ``losses/*.yaml``, ``backbones/*.yaml`` and ``references/*.yaml`` that override the
+            package's.
 
     Raises:
         InputError: naming the cell and the setting that is unknown, refused, without effect or beyond the budget.
     """
-    cells = []
-    for data, backbone in itertools.product(sweep.datasets, sweep.backbones):
+    cells, fill = [], _FILLED[sweep.search.method]
+    for data in sweep.datasets:
         fingerprint = fingerprints.get(data.name, UNPREPARED)
-        compared = [_cell(sweep, data.name, fingerprint, backbone, loss, spaces) for loss in sweep.losses]
-        cells += _FILLED[sweep.search.method](sweep, compared)
+        for reference in sweep.references:  # each alone: an equal budget is one of the losses
+            cells += fill(sweep, [_reference_cell(sweep, data.name, fingerprint, reference, spaces)])
+        for backbone in sweep.backbones:
+            compared = [_cell(sweep, data.name, fingerprint, backbone, loss, spaces) for loss in sweep.losses]
+            cells += fill(sweep, compared)
     return cells
 
 
@@ -51,6 +55,14 @@ def _cell(sweep: SweepSettings, data: str, fingerprint: str, backbone: str, loss
         | sweep.losses[loss]
     )
     return Cell(data, backbone_name, loss_name, fingerprint, where, Space.of(dotted, where), sweep.seeds)
+
+
+def _reference_cell(sweep: SweepSettings, data: str, fingerprint: str, reference: str, spaces: Path | None) -> Cell:
+    where, name = f"sweep {sweep.name}, reference {reference}", references.get(reference).name
+    own = space("references", name, spaces)
+    shared = {key: value for key, value in sweep.settings.items() if key.startswith("protocol.")}
+    dotted = own.space | shared | own.preset | sweep.references[reference]
+    return Cell(data, REFERENCE, name, fingerprint, where, Space.of(dotted, where), sweep.seeds)
 
 
 def _filled_by_grid(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
@@ -85,7 +97,7 @@ def _filled_by_draws(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
     for cell in cells:
         drawn = random_configurations(cell, wanted, sweep.search.seed)
         notes = (f"its space has {len(drawn)} configurations, less than the {wanted} trials",)
-        missing = notes if len(drawn) < wanted else ()
+        missing = notes if len(drawn) < wanted and cell.space.open else ()
         filled.append(replace(cell, configurations=tuple(drawn), size=len(drawn), notes=missing))
     return filled
 
@@ -97,7 +109,7 @@ def _filled_by_corners(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
         replace(
             cell,
             configurations=tuple(cell.configuration(point) for point in cell.space.corners(_CORNERS)),
-            size=sweep.search.trials,
+            size=sweep.search.trials if cell.space.open else 1,
         )
         for cell in cells
     ]
@@ -113,7 +125,7 @@ def presets(backbone: str, loss: str, spaces: Path | None) -> dict[str, Any]:
 
 
 def space(kind: str, name: str, folder: Path | None) -> SpaceSettings:
-    """The search space of a loss or backbone: the user's file where there is one, else the package's."""
+    """The search space of a loss, backbone or reference: the user's file where there is one, else the package's."""
     packaged = Path(tune_spaces.__file__).parent
     for root in (folder, packaged) if folder else (packaged,):
         path = root / kind / f"{name}.yaml"

@@ -78,6 +78,7 @@ def run_sweep(
     with lease(folder, sweep.name):
         tracker = open_tracker(tracking_uri, sweep.name, storage / "artifacts" / sweep.name)
         tracker.sweep_started(_resolved(sweep, prepared), [data.manifest for data in prepared.values()])
+        tracker.sweep_data([(name, data.path, data.manifest) for name, data in prepared.items()])
         tracker.sweep_planned([cell.size * len(cell.seeds) for cell in cells], len(sweep.confirm_seeds))
         with Recorder(tracker, say) as recorder:
             driver = Driver(sweep, folder, prepared, recorder, Stop(folder, say), console)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 _COST = "cost/"
+_ENV = "recloss.env."
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class TrialRun:
     """The kind of every failure (see `pipelines.train.failures`), the last one's last; resumed or not."""
     cost: dict[str, float] = field(default_factory=dict)
     """By the names of `pipelines.train.cost.Cost`; empty before the trial ended."""
+    run_id: str = ""
+    """MLflow's own id of the run."""
+    artifacts: str = ""
+    """URI of the folder of its artifacts."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Where it ran (see `pipelines.train.environment`); of nested entries the names are dotted."""
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Training time of an epoch, validations not counted; ``None`` where the number of epochs is not recorded."""
+        epochs = self.metrics.get("epochs")
+        return self.metrics["seconds"] / epochs if epochs else None
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -106,6 +119,10 @@ class Results:
     """What a reader should know of a cell's search; cells without notes are absent."""
     driver: Driver | None = None
     plan: Plan | None = None
+    experiment_id: str = ""
+    """MLflow's own id of the experiment."""
+    run_ids: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """MLflow's own ids of the runs of the sweep, by ``()``, and of its cells, by (data set, backbone, loss)."""
 
 
 def experiments(uri: str) -> list[str]:
@@ -146,7 +163,10 @@ def read_results(uri: str, experiment: str) -> Results:
     trials.sort(key=lambda t: (t.data, t.backbone, t.loss, t.seed, t.hash))
     settings, manifests = _read_artifacts(client, runs["sweep",].id, found)
     driver, plan = _told(runs["sweep",])
-    return Results(found.name, settings, tuple(trials), selections, manifests, notes, driver, plan)
+    run_ids = {key[1:]: run.id for key, run in runs.items() if key[0] in ("sweep", "cell")}
+    return Results(
+        found.name, settings, tuple(trials), selections, manifests, notes, driver, plan, found.experiment_id, run_ids
+    )
 
 
 def _told(sweep: Run) -> tuple[Driver | None, Plan | None]:
@@ -174,6 +194,9 @@ def _trial(run: Run) -> TrialRun:
         failures=tuple(kind for kind in tags.get("recloss.failures", "").split(", ") if kind),
         cost={k.removeprefix(_COST): v for k, v in run.metrics.items() if k.startswith(_COST)},
         pruned="recloss.pruned" in tags,
+        run_id=run.id,
+        artifacts=run.artifacts,
+        environment={k.removeprefix(_ENV): v for k, v in tags.items() if k.startswith(_ENV)},
     )
 
 

@@ -9,14 +9,16 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.settings import Trial
-from pipelines.tracking.runs import MANIFESTS, Key, Run, scan
+from pipelines.settings import REFERENCE, Trial
+from pipelines.tracking.inputs import dataset_input
+from pipelines.tracking.runs import DESCRIPTION, MANIFESTS, SIGNED, Key, Run, scan
 from pipelines.tracking.store import check_not_deleted, contact
 from pipelines.train import journal
 from recloss.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 ERROR_LENGTH = 500
 """Longer error texts of failed trials are cut."""
@@ -24,7 +26,10 @@ ERROR_LENGTH = 500
 Measured = dict[tuple[str, float, int], int]
 """(metric, value, step) to unix milliseconds."""
 
+_TRAINS_MODELS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's pages show a new experiment as one of generative AI: no charts, no table of runs."""
 STAGES = ("grid", "confirm")
+_STAGE_WORDS = {"grid": "the search", "confirm": "the confirmation"}
 _POINTS_PER_BATCH = 800
 """MLflow takes 1000 entries at once, measurements, parameters and tags together."""
 
@@ -45,7 +50,7 @@ def open_tracker(uri: str, experiment: str, artifacts: Path) -> "Tracker":
         found = client.get_experiment_by_name(experiment)
         if found is None:
             place = None if uri.startswith("http") else str(artifacts.absolute())
-            found = client.get_experiment(client.create_experiment(experiment, artifact_location=place))
+            found = client.get_experiment(client.create_experiment(experiment, place, _TRAINS_MODELS))
         check_not_deleted(found)
     return Tracker(client, found.experiment_id)
 
@@ -59,6 +64,8 @@ class Tracker:
     def __init__(self, client: "MlflowClient", experiment_id: str):
         self._client = client
         self._experiment_id = experiment_id
+        self._inputs: dict[str, DatasetInput] = {}
+        """By fingerprint, the datasets of which trials are told."""
         self.reread()
 
     def reread(self) -> None:
@@ -75,6 +82,8 @@ class Tracker:
         sweep = self._sweep()
         self._set_status(sweep, "RUNNING")
         named = {f"recloss.{key}": settings[key] for key in ("backbones", "losses", "baselines")}
+        if settings.get("references"):
+            named["recloss.references"] = settings["references"]
         named["recloss.data"] = [data["name"] for data in settings["data"]]
         self._log(sweep, {key: ", ".join(names) for key, names in named.items()}, {}, {})
         self._client.log_text(sweep.id, json.dumps(settings, indent=2) + "\n", "sweep.json")
@@ -85,6 +94,17 @@ class Tracker:
         for cell in self._of_kind("cell"):
             if "recloss.selected" not in cell.tags:
                 self._set_status(cell, "RUNNING")
+
+    def sweep_data(self, datasets: Iterable[tuple[str, Path, dict[str, Any]]]) -> None:
+        """Log prepared datasets as inputs of the sweep's run, and from now on each as the input of its trials.
+
+        Args:
+            datasets: of each its name in the sweep, its folder and its manifest.
+        """
+        self._inputs = {
+            manifest["fingerprint"]: dataset_input(name, path, manifest) for name, path, manifest in datasets
+        }
+        self._log_inputs(self._sweep(), list(self._inputs.values()))
 
     def sweep_planned(self, searched: Sequence[int], confirmations: int) -> None:
         """Tell readers how many trials there will be at most.
@@ -133,6 +153,8 @@ class Tracker:
         if run.status == status and tags.items() <= run.tags.items():
             return
         tags |= _environment_tags(start["environment"])
+        if run.tags.get(DESCRIPTION, SIGNED).startswith(SIGNED):
+            tags[DESCRIPTION] = SIGNED + _described(trial, data_name, stages)
         if status == "FAILED":
             tags["recloss.error"] = _cut(str(events[-1]["error"]))
         else:
@@ -150,6 +172,8 @@ class Tracker:
             measured |= _cost(events)
             for log in sorted(folder.glob("log*.txt")):
                 self._client.log_artifact(run.id, str(log))
+        if trial.data in self._inputs:
+            self._log_inputs(run, [self._inputs[trial.data]])
         self._log(run, tags, params, measured)
         self._set_status(run, status, end=_milliseconds(events[-1]))
 
@@ -176,7 +200,8 @@ class Tracker:
         text = json.dumps(selection, sort_keys=True)
         if cell.tags.get("recloss.selected") != text:
             self._client.log_metric(cell.id, f"valid/{metric}", value)
-            self._log(cell, {"recloss.selected": text}, {}, {})
+            named = {"data_name": data_name, "backbone": backbone, "loss": loss}
+            self._log(cell, {"recloss.selected": text}, named, {})
         self._set_status(cell, "FINISHED")
 
     def record_no_selection(self, *, data_name: str, backbone: str, loss: str) -> None:
@@ -232,7 +257,7 @@ class Tracker:
         }
         in_sweep = ("sweep",) in self._runs
         cell = self._cell(data_name, trial.backbone.name, trial.loss.name) if in_sweep else None
-        return self._find_or_create(("trial", name), _short_name(trial), tags, parent=cell, start=start)
+        return self._find_or_create(("trial", name), _short_name(trial, data_name), tags, parent=cell, start=start)
 
     def _find_or_create(
         self, key: Key, name: str, tags: dict[str, str], *, parent: Run | None, start: int | None = None
@@ -242,6 +267,12 @@ class Tracker:
             created = self._client.create_run(self._experiment_id, start_time=start, run_name=name, tags=tags)
             self._runs[key] = Run.of(created)
         return self._runs[key]
+
+    def _log_inputs(self, run: Run, inputs: Sequence["DatasetInput"]) -> None:
+        news = [given for given in inputs if given.dataset.digest not in run.inputs]
+        if news:
+            self._client.log_inputs(run.id, news)
+            run.inputs |= {given.dataset.digest for given in news}
 
     def _set_status(self, run: Run, status: str, end: int | None = None) -> None:
         if run.status == status:
@@ -261,8 +292,13 @@ class Tracker:
         """Send what the run does not have yet; the store writes the tags last."""
         from mlflow.entities import Metric, Param, RunTag
 
-        logged = self._logged(run) if measured else set()
-        points = [Metric(what[0], what[1], at, what[2]) for what, at in measured.items() if what not in logged]
+        logged = self._logged(run) if measured else {}
+        news = [
+            (name, value, at, step)
+            for (name, value, step), at in measured.items()
+            if (name, step) not in logged or (step == 0 and logged[name, step] != value)
+        ]
+        points = [Metric(*new) for new in news]
         new_params = [Param(key, value) for key, value in params.items() if key not in run.params]
         new_tags = [RunTag(key, value) for key, value in tags.items() if run.tags.get(key) != value]
         while len(points) > _POINTS_PER_BATCH:
@@ -270,14 +306,15 @@ class Tracker:
             points = points[_POINTS_PER_BATCH:]
         if points or new_params or new_tags:
             self._client.log_batch(run.id, metrics=points, params=new_params, tags=new_tags)
-        logged |= measured.keys()
+        logged |= {(name, step): value for name, value, _, step in news}
         run.params |= params
         run.tags |= tags
 
-    def _logged(self, run: Run) -> set[tuple[str, float, int]]:
+    def _logged(self, run: Run) -> dict[tuple[str, int], float]:
+        """What the run has by (name, step): a validation that was made again keeps the seconds of the first time."""
         if run.logged is None:
             histories = (self._client.get_metric_history(run.id, name) for name in run.metrics)
-            run.logged = {(point.key, point.value, point.step) for history in histories for point in history}
+            run.logged = {(point.key, point.step): point.value for history in histories for point in history}
         return run.logged
 
 
@@ -299,7 +336,7 @@ def _measurements(events: list[dict[str, Any]]) -> Measured:
         step = event["epoch"] if event["event"] == "valid" else finish.get("best_epoch", 0)
         for name, value in event.get("metrics", {}).items():
             points.setdefault((name, float(value), step), _milliseconds(event))
-    for name in ("best_epoch", "best", "seconds"):
+    for name in ("best_epoch", "best", "epochs", "seconds"):
         if name in finish:
             points[name, float(finish[name]), 0] = _milliseconds(finish)
     return points
@@ -326,9 +363,17 @@ def _environment_tags(environment: dict[str, Any], prefix: str = "recloss.env") 
     return tags
 
 
-def _short_name(trial: Trial) -> str:
-    parts = {**trial.loss.params, "lr": trial.optim.lr, "seed": trial.seed}
-    return " ".join([trial.loss.name, *(f"{key}={value}" for key, value in parts.items())])
+def _described(trial: Trial, data_name: str, stages: str) -> str:
+    done = " and ".join(_STAGE_WORDS[stage] for stage in stages.split(","))
+    where = f"`{trial.loss.name}` on `{trial.backbone.name}`, data set `{data_name}`, seed {trial.seed}"
+    return f"A trial of {done}: {where}. Its checkpoint and journal are in the sweep's folder `{trial.hash}`."
+
+
+def _short_name(trial: Trial, data_name: str) -> str:
+    lr = {} if trial.task == REFERENCE else {"lr": trial.optim.lr}
+    parts = {**trial.loss.params, **lr, "seed": trial.seed}
+    names = (trial.loss.name, trial.backbone.name, data_name)
+    return " ".join([*names, *(f"{key}={value}" for key, value in parts.items())])
 
 
 def _cut(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.settings import Trial
+from pipelines.settings import REFERENCE, Trial
 from pipelines.train import mapped
 from recloss import backbones, losses, sampling
 from recloss.backbones import Backbone
@@ -29,6 +29,13 @@ def check_fits(trial: Trial, n_users: int, n_items: int, *, pool: bool = False) 
     if max(trial.protocol.cutoffs) > n_items:
         raise InputError(
             f"protocol.cutoffs: K = {max(trial.protocol.cutoffs)} is larger than the catalogue ({n_items} items)"
+        )
+    if trial.task == REFERENCE:
+        return
+    if "soft_targets" in losses.get(trial.loss.name).needs:
+        raise InputError(
+            f"loss {trial.loss.name!r} needs soft labels, which sweeps do not make yet; "
+            "recloss.training.fit(..., soft_labels=...) trains with it"
         )
     try:
         with torch.device("meta"):

@@ -1,7 +1,8 @@
 """The folder of a trial, ``<storage>/<sweep>/<trial hash>/``, and what it says.
 
 It holds ``journal.jsonl`` (see ``journal``), ``checkpoint.pt`` while it trains, ``model.pt`` (the best state) when it
-is finished, after test scoring ``test_users.parquet``, the per-user test metrics, and in a sweep ``log.txt``.
+is finished, after test scoring ``test_users.parquet``, the per-user test metrics, and ``diagnostics.json`` (see
+``diagnostics``), and in a sweep ``log.txt``.
 """
 
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Literal
 from pipelines.train import journal
 from recloss.training import load_checkpoint
 
-CHECKPOINT, MODEL, TEST_USERS = "checkpoint.pt", "model.pt", "test_users.parquet"
+CHECKPOINT, MODEL, TEST_USERS, DIAGNOSTICS = "checkpoint.pt", "model.pt", "test_users.parquet", "diagnostics.json"
+CONFIG = "trial.json"
+"""Settings of a confirmed trial, for who finds its model in the artifact store."""
 Status = Literal["missing", "cut off", "finished", "failed"]
 
 

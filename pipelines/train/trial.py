@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from pipelines.settings import ResourceSettings, Trial
+from pipelines.settings import REFERENCE, ResourceSettings, Trial
 from pipelines.train import failures, journal, stream, validations
 from pipelines.train.build import build, fit_settings, pool_of, training_splits
 from pipelines.train.cost import Cost, Meter
 from pipelines.train.environment import environment
 from pipelines.train.folder import CHECKPOINT, MODEL, next_epoch
+from pipelines.train.reference import fit_reference
+from pipelines.train.start import open_journal
 from recloss import sampling
-from recloss.training import Positives, Validation, fit, load_checkpoint, save_atomically
+from recloss.training import Positives, Validation, fit, save_atomically
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -44,19 +46,21 @@ def train_trial(
     With ``until`` it pauses at its validation of that epoch, with ``stop`` at the first one that finds this file, and
     at one that finds that another process has taken over; called again, it ends as if it never had. ``micro_batch`` is
     that of `recloss.training.fit`. With ``train.stream`` the training pairs come from ``pairs``, else from a stream
-    that this process opens (and Ray must run).
+    that this process opens (and Ray must run). A reference is fitted in one go, whatever these say.
 
     With an initialised ``torch.distributed`` every rank calls this; rank 0 alone writes to the folder.
 
     Raises:
         DivergedError: if the loss or the embeddings are not finite.
     """
+    if trial.task == REFERENCE:
+        return fit_reference(trial, data, folder, resources, report)
     writes = not dist.is_initialized() or dist.get_rank() == 0
     torch.set_num_threads(max(1, int(resources.cpus)))
     meter, attempt, spent = Meter(resources.gpus), uuid.uuid4().hex, Cost()
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        spent = _open_journal(trial, folder, attempt, environment(resources, micro_batch))
+        spent = open_journal(trial, folder, attempt, environment(resources, micro_batch))
     try:
         train, valid = training_splits(data, trial.data)
         backbone, loss = build(trial, train)
@@ -108,35 +112,6 @@ def train_trial(
             },
         )
         checkpoint.unlink()
-
-
-def _open_journal(trial: Trial, folder: Path, attempt: str, environment: dict[str, str]) -> Cost:
-    """Start the journal, or bring it to what the checkpoint knows: the two are written one after the other.
-
-    Returns:
-        What earlier attempts used.
-    """
-    before = journal.read(folder)
-    started = journal.last(before, "start") or {}
-    history = []
-    if (folder / CHECKPOINT).exists():
-        try:
-            history = load_checkpoint(folder / CHECKPOINT)["progress"]["history"]
-        except ValueError:  # damaged: what it held is trained again
-            (folder / CHECKPOINT).unlink()
-    costs = [event["cost"] for event in before if "cost" in event]
-    failed = [{key: event[key] for key in ("time", "kind", "error")} for event in before if "kind" in event]
-    start = {
-        "event": "start",
-        "time": started.get("time", time.time()),
-        "trial": trial.model_dump(mode="json"),
-        "environment": environment,
-        "attempt": attempt,
-        "cost": costs[-1] if costs else Cost().json(),
-        "failures": started.get("failures", []) + failed,
-    }
-    journal.rewrite(folder, [start, *(validations.event(Validation(**validation)) for validation in history)])
-    return Cost(**start["cost"])
 
 
 def _on_any_rank(condition: bool) -> bool:

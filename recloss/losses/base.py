@@ -137,6 +137,11 @@ class Loss(nn.Module, ABC):
     def on_epoch_start(self, context: Context) -> None:
         """Called before each epoch's first pass."""
 
+    @property
+    def thresholds(self) -> Tensor | None:
+        """(n_users,) top-K thresholds that scores are compared with, without gradient; ``None`` if there are none."""
+        return None
+
 
 class ThresholdLoss(Loss, ABC):
     """Base of the losses that compare scores with the user's top-K threshold, by any estimator of it.
@@ -181,6 +186,11 @@ class ThresholdLoss(Loss, ABC):
     def on_epoch_start(self, context: Context) -> None:
         """Refresh the thresholds when they are due."""
         self.threshold.on_epoch_start(context)
+
+    @property
+    def thresholds(self) -> Tensor | None:
+        """Those of its estimator; ``None`` for a variant that does not use it."""
+        return self.threshold.value.detach() if self.threshold.needs <= self.needs else None
 
 
 def last_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:

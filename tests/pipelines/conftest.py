@@ -1,4 +1,4 @@
-"""A small log made in the test, prepared once."""
+"""A small log made in the test, prepared once; an empty tracking store, set up once."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.prepare import prepare
 from pipelines.settings import PrepareSettings
+from pipelines.tracking.store import contact
 
 
 def write_log(path: Path, n_users: int = 60, n_items: int = 40, seed: int = 0) -> Path:
@@ -30,3 +31,11 @@ def prepared(raw_log, tmp_path_factory) -> Path:
     columns = {"user": "who", "item": "what", "rating": "stars"}
     prepare(raw_log, out, PrepareSettings(format="csv", columns=columns, min_rating=2, k_core=3), engine="local")
     return out
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """MLflow needs seconds to set up a SQLite file: once, then copied."""
+    path = tmp_path_factory.mktemp("store") / "template.db"
+    with contact(f"sqlite:///{path}", create=True):
+        return path

@@ -106,11 +106,27 @@ def test_sweep_report_and_dry_run(prepared, capsys, tmp_path, monkeypatch, ray_l
     assert "Talos" in printed
     assert "MLflow: recloss ui --storage runs" in printed
     written = tmp_path / "runs" / "mini" / "report"
-    assert run(["report", "--experiment", "mini", "--format", "md,csv", "--out", "out"]) == 0
-    for name in ("table.md", "table.csv", "seeds.csv"):
+    assert sorted(path.name for path in written.iterdir()) == [
+        "cost.csv", "report.html", "seeds.csv", "significance.csv", "table.csv", "table.md", "table_wide.csv",
+    ]  # fmt: skip
+    assert run(["report", "--experiment", "mini", "--format", "md, csv,tex", "--out", "out"]) == 0
+    for name in ("table.md", "table.csv", "seeds.csv", "table_wide.csv", "significance.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (written / name).read_bytes()
     rows = list(csv.DictReader((written / "seeds.csv").open()))
     assert {row["loss"] for row in rows} == {"sl", "talos"}
+    compared = list(csv.DictReader((written / "significance.csv").open()))
+    assert {(c["one"], c["other"]) for c in compared if c["question"] == "baseline"} == {("talos", "sl")}
+    assert "## Statistics" in (written / "table.md").read_text()
+    (table,) = (tmp_path / "runs" / "artifacts").rglob("table.json")
+    once = table.read_bytes()
+    assert run(["sweep", "mini.yaml"]) == 0
+    assert table.read_bytes() == once
+    assert (
+        run(["report", "--experiment", "mini", "--format", "csv", "--metrics", "coverage_20", "--out", "beyond"]) == 0
+    )
+    beyond = list(csv.DictReader((tmp_path / "beyond" / "table.csv").open()))
+    assert {row["metric"] for row in beyond} == {"coverage_20"}
+    assert all(0 < float(row["mean"]) <= 1 for row in beyond)
     capsys.readouterr()
     assert "unknown format 'pdf'" in refused(capsys, "report", "--experiment", "mini", "--format", "pdf")
     assert "did you mean 'mini'?" in refused(capsys, "report", "--experiment", "mimi")

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from pipelines.commands import run
-from pipelines.report import show, write_report
+from pipelines.report import build_report, show, write_report
 from pipelines.settings import ResourceSettings, SweepSettings, make_trial, parse
 from pipelines.sweep.status import show_status
 from pipelines.tracking import open_tracker, read_results
@@ -129,14 +129,15 @@ def test_the_error_of_a_trial_is_shown_as_text(prepared, tmp_path):
     tracker.sweep_ended("FINISHED")
     found = read_results(uri, "hostile")
 
-    write_report(found, tmp_path / "report", ["md", "csv"])
+    report = build_report(found)
+    write_report(report, tmp_path / "report", ["md", "csv"])
     page = (tmp_path / "report" / "table.md").read_text()
     assert "alert(1)" in page
     assert "<script>" not in page
     assert "[d](" not in page
     assert printable(page)
 
-    for rendered in (show(found), show_status(found, now=10.0)):
+    for rendered in (show(report), show_status(found, now=10.0)):
         screen = Console(width=400, force_terminal=True, color_system=None, file=io.StringIO())
         screen.print(rendered)
         text = screen.file.getvalue()

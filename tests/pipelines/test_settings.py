@@ -155,7 +155,7 @@ def test_every_sampler_makes_a_trial_with_its_defaults_filled_in(name):
         ({"data": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}, "two entries have the same name"),
         ({"data": [{"name": "a", "path": "x", "raw": "y", "prepare": {"kcore": 3}}]}, "did you mean 'k_core'?"),
         ({"confirm_seeds": [1, 1]}, "names a seed twice"),
-        ({"baselines": ["psl"]}, "unknown loss of this sweep 'psl'"),
+        ({"baselines": ["psl"]}, "unknown loss or reference of this sweep 'psl'"),
         ({"search": "magic"}, "search.method: Input should be 'grid', 'random' or 'tpe', got 'magic'"),
         ({"search": "random"}, "search: method 'random' needs 'trials', the number of configurations per cell"),
         ({"search": {"method": "grid", "trials": 3}}, "search: a grid is exhaustive, 'trials' has no effect on it"),

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pipelines.report import build_table, write_report
+from pipelines.report import build_report, build_table, write_report
 from pipelines.settings import SweepSettings, make_trial, parse
 from pipelines.tracking import experiments, open_tracker, read_results, store, ui_command
 from pipelines.tracking.store import contact, redact
@@ -22,14 +22,6 @@ from recloss.errors import InputError
 FINGERPRINT = "ab" * 32
 T0 = 1_750_000_000.25
 ENVIRONMENT = {"git_commit": "c0ffee", "threads": "1", "device": "x86_64", "versions": {"torch": "2.13"}}
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """MLflow needs seconds to set up a SQLite file: once, then copied."""
-    path = tmp_path_factory.mktemp("store") / "template.db"
-    with contact(f"sqlite:///{path}", create=True):
-        return path
 
 
 @pytest.fixture
@@ -63,8 +55,8 @@ def start(a_trial, at=T0):
     return {"event": "start", "time": at, "trial": a_trial.model_dump(mode="json"), "environment": ENVIRONMENT}
 
 
-def valid(epoch, ndcg, at=None):
-    metrics = {"valid/ndcg_20": ndcg, "train/loss": 1 / epoch}
+def valid(epoch, ndcg, at=None, seconds=None):
+    metrics = {"valid/ndcg_20": ndcg, "train/loss": 1 / epoch} | ({"train/seconds": seconds} if seconds else {})
     return {"event": "valid", "time": at or T0 + epoch, "epoch": epoch, "metrics": metrics}
 
 
@@ -126,9 +118,13 @@ class TestTrials:
         assert (run.backbone, run.loss, run.seed, run.stages) == ("mf", "talos", 3, ("confirm",))
         assert (run.status, run.start, run.end, run.error) == ("FINISHED", T0, T0 + 30, None)
         assert run.params == {key: str(value) for key, value in t.flat().items()}
+        assert run.environment == {
+            "git_commit": "c0ffee", "threads": "1", "device": "x86_64", "versions.torch": "2.13"
+        }  # fmt: skip
+        assert run.epoch_seconds == 12.5 / 15
         assert run.metrics == {
-            "valid/ndcg_20": 0.25, "train/loss": 1 / 15, "best_epoch": 10, "best": 0.3, "seconds": 12.5,
-            "test/ndcg_20": 0.28, "test/recall_20": 0.14,
+            "valid/ndcg_20": 0.25, "train/loss": 1 / 15, "best_epoch": 10, "best": 0.3, "epochs": 15,
+            "seconds": 12.5, "test/ndcg_20": 0.28, "test/recall_20": 0.14,
         }  # fmt: skip
         assert history(uri, "valid/ndcg_20") == [
             (step, value, round((T0 + step) * 1000)) for step, value in ((5, 0.2), (10, 0.3), (15, 0.25))
@@ -180,7 +176,7 @@ class TestTrials:
         assert dump(uri) == once
         for run in list(tracker._runs.values()):  # and where MLflow itself must recognise the measurements
             run.tags.pop("recloss.journal", None)
-            run.logged = set()
+            run.logged = {}
         record(tracker)
         assert dump(uri) == once
 
@@ -194,7 +190,7 @@ class TestTrials:
     def test_running_then_resumed_then_finished(self, tracker, uri, tmp_path):
         tracker.sweep_started(settings())
         t = trial()
-        folder = write(tmp_path, t, start(t), valid(5, 0.2), valid(10, 0.3))
+        folder = write(tmp_path, t, start(t), valid(5, 0.2), valid(10, 0.3, seconds=3))
         tracker.record_trial(folder, data_name="ml-100k", stage="grid")
         assert runs(uri)[t.hash].status == "RUNNING"
         assert runs(uri)[t.hash].metrics == {}
@@ -203,11 +199,12 @@ class TestTrials:
         tracker.close_stale(set())
         assert runs(uri)[t.hash].status == "KILLED"
         # the checkpoint was of epoch 5: epoch 10 is measured again, later
-        write(tmp_path, t, start(t), valid(5, 0.2), valid(10, 0.3, T0 + 500), finish(at=T0 + 600))
+        write(tmp_path, t, start(t), valid(5, 0.2), valid(10, 0.3, T0 + 500, seconds=4), finish(at=T0 + 600))
         again = open_tracker(uri, "duel", tmp_path / "artifacts")
         again.record_trial(folder, data_name="ml-100k", stage="grid")
         assert (runs(uri)[t.hash].status, runs(uri)[t.hash].end) == ("FINISHED", T0 + 600)
         assert [point[:2] for point in history(uri, "valid/ndcg_20")] == [(5, 0.2), (10, 0.3)]
+        assert [point[:2] for point in history(uri, "train/seconds")] == [(10, 3)]
 
     def test_failed_trial_has_an_error_and_no_score(self, tracker, uri, tmp_path):
         tracker.sweep_started(settings())
@@ -334,9 +331,8 @@ class TestSweep:
         assert [row.scores[0].mean for row in table.rows] == pytest.approx([0.2, 0.35])
         assert [row.scores[0].mark for row in table.rows] == ["second", "best"]
         assert table.improvements[0].percent == pytest.approx(75)
-        assert "| Talos | **0.3500** ±0.0707 |" in write_report(results, tmp_path / "out", ["md"], ["ndcg_20"])[
-            0
-        ].read_text(encoding="utf-8")
+        (page,) = write_report(build_report(results, ["ndcg_20"]), tmp_path / "out", ["md"])
+        assert "| Talos | **0.3500** ±0.0707 |" in page.read_text(encoding="utf-8")
 
 
 class TestStore:

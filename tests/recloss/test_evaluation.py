@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from recloss.backbones import MF, Backbone
-from recloss.evaluation import evaluate, item_order
+from recloss.evaluation import evaluate
 from recloss.interactions import Interactions
 from recloss.randomness import row_states
+from recloss.ties import item_order
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

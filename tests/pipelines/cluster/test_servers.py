@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from pipelines.report import write_report
+from pipelines.report import build_report, write_report
 from pipelines.settings import SweepSettings, read
 from pipelines.sweep.run import run_sweep
 from pipelines.tracking import read_results
@@ -75,7 +75,7 @@ def server(request, background, free_port, tmp_path) -> str:
 
 def report(uri: str, folder: Path) -> list[bytes]:
     """The files of the report that hold quality."""
-    write_report(read_results(uri, "toy"), folder, ["csv"])
+    write_report(build_report(read_results(uri, "toy")), folder, ["csv"])
     return [(folder / name).read_bytes() for name in ("table.csv", "seeds.csv")]
 
 

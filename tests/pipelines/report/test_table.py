@@ -41,7 +41,7 @@ def test_shape_follows_the_sweep(fabric):
         "settings": {"protocol.cutoffs": [20]},
     }
     table = build_table(fabric.results(**settings))
-    assert [(r.loss, r.title) for r in table.rows] == [("talos", "Talos"), ("slatk", "SL@K"), ("bpr", "BPR")]
+    assert [(r.loss, r.title) for r in table.rows] == [("bpr", "BPR"), ("talos", "Talos"), ("slatk", "SL@K")]
     assert [(c.data, c.backbone, c.backbone_title, c.metric, c.metric_title) for c in table.columns[:5]] == [
         ("b-data", "mf", "MF", "recall_20", "Recall@20"),
         ("b-data", "mf", "MF", "ndcg_20", "NDCG@20"),
@@ -82,6 +82,103 @@ def test_grid_trials_and_other_seeds_and_earlier_selections_do_not_count(fabric)
     fabric.trial("talos", seed=1, stage="grid", scores={"test/ndcg_20": 0.9})
     fabric.cell("talos", [0.1, 0.1, 0.1])
     assert score(build_table(fabric.results(), ["ndcg_20"]), "talos").mean == pytest.approx(0.1)
+
+
+def add_reference(fabric, name, ndcg, **where):
+    """A reference model, confirmed with these test NDCGs."""
+    other = type(fabric)()
+    other.cell("bpr", ndcg, **where)
+    other.rename(backbone="reference", loss=name)
+    fabric.trials += other.trials
+    (selection,) = other.selections.values()
+    fabric.selections[where.get("data", "ml-100k"), "reference", name] = selection
+
+
+class TestReferences:
+    def test_a_reference_is_a_row_of_every_backbone_and_comes_first(self, fabric):
+        for backbone in ("mf", "lightgcn"):
+            fabric.cell("bpr", [0.2] * 3, backbone=backbone)
+            fabric.cell("talos", [0.1] * 3, backbone=backbone)
+        add_reference(fabric, "ease", [0.3] * 3)
+        table = build_table(
+            fabric.results(
+                backbones={"mf": None, "lightgcn": None}, references={"ease": None, "mostpop": None}, baselines=["bpr"]
+            ),
+            ["ndcg_20"],
+        )
+        assert [(r.family, r.title) for r in table.rows] == [
+            ("references", "EASE"),
+            ("references", "MostPop"),
+            ("pointwise and pairwise", "BPR"),
+            ("top-K accuracy", "Talos"),
+        ]
+        assert [c.backbone for c in table.columns] == ["mf", "lightgcn"]
+        ease = row(table, "ease").scores
+        assert [s.mean for s in ease] == pytest.approx([0.3, 0.3])
+        assert [s.mark for s in ease] == ["best", "best"]
+        assert [why(table, s) for s in row(table, "mostpop").scores] == [["no trial yet"]] * 2
+        assert [round(i.percent, 6) for i in table.improvements] == [-50, -50], "of Talos, not of EASE"
+        assert "tuning budget, grid points: EASE 1, MostPop 0, BPR 1, Talos 1" in table.header
+
+    def test_a_reference_may_be_the_baseline(self, fabric):
+        fabric.cell("bpr", [0.45] * 3)
+        add_reference(fabric, "ease", [0.3] * 3)
+        (gain,) = build_table(
+            fabric.results(losses={"bpr": None}, references={"ease": None}, baselines=["ease"]), ["ndcg_20"]
+        ).improvements
+        assert gain.percent == pytest.approx(50)
+
+    def test_each_data_set_has_its_own(self, fabric):
+        data = [{"name": name, "path": "p"} for name in ("a", "b")]
+        for name, value in (("a", 0.2), ("b", 0.4)):
+            fabric.cell("bpr", [value] * 3, data=name, fingerprint=name * 64)
+            add_reference(fabric, "ease", [value / 2] * 3, data=name, fingerprint=name * 64)
+        results = fabric.results(data=data, losses={"bpr": None}, references={"ease": None})
+        ease = row(build_table(results, ["ndcg_20"]), "ease")
+        assert [s.mean for s in ease.scores] == pytest.approx([0.1, 0.2])
+
+
+def test_rows_stand_in_families_and_within_one_as_in_the_sweep(fabric):
+    losses = dict.fromkeys(("slatk", "psl", "talos", "mse", "sl", "bpr"))
+    table = build_table(fabric.results(losses=losses))
+    assert [(family, [r.loss for r in rows]) for family, rows in table.families] == [
+        ("pointwise and pairwise", ["mse", "bpr"]),
+        ("softmax", ["psl", "sl"]),
+        ("top-K accuracy", ["talos"]),
+        ("top-K ranking", ["slatk"]),
+    ]
+
+
+def test_where_lower_is_better_the_lowest_is_best(fabric):
+    for loss, value in {"bpr": 0.8, "sl": 0.4, "talos": 0.6}.items():
+        grid = fabric.trial(loss)
+        fabric.select(grid)
+        for seed in (1, 2, 3):
+            fabric.trial(loss, seed=seed, stage="confirm", scores={"test/gini_20": value, "test/coverage_20": value})
+    results = fabric.results(losses=dict.fromkeys(("bpr", "sl", "talos")), baselines=["bpr"])
+    table = build_table(results, ["gini_20", "coverage_20"])
+    marks = {r.loss: tuple(s.mark for s in r.scores) for r in table.rows}
+    assert marks == {"sl": ("best", ""), "talos": ("second", "second"), "bpr": ("", "best")}
+    assert [i.percent for i in table.improvements] == pytest.approx([50, -25])
+    assert [c.metric_title for c in table.columns] == ["Gini@20 ↓", "Coverage@20"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("ndcg_20", "NDCG@20"),
+        ("hit_rate_5", "HitRate@5"),
+        ("precision_10", "Precision@10"),
+        ("novelty_20", "Novelty@20"),
+        ("recall_tail_20", "Recall@20 (tail)"),
+    ],
+)
+def test_titles_of_metrics(fabric, metric, title):
+    grid = fabric.trial("talos")
+    fabric.select(grid)
+    fabric.trial("talos", seed=1, stage="confirm", scores={f"test/{metric}": 0.5})
+    (column,) = build_table(fabric.results(confirm_seeds=[1]), [metric]).columns
+    assert column.metric_title == title
 
 
 class TestMissing:
@@ -257,6 +354,10 @@ class TestHeader:
             "tuning budget, grid points: BPR 0, Talos 2",
         )
 
+    def test_the_baselines_are_named(self, fabric):
+        header = build_table(fabric.results(losses={"SL@K": None, "talos": None}, baselines=["SL@K"])).header
+        assert header[-1] == "Imp.%: the best other loss over the best baseline (SL@K)"
+
     def test_settings_that_differ_between_cells_show(self, fabric):
         fabric.cell("bpr", [0.1] * 3, protocol__mask_valid=True)
         fabric.cell("talos", [0.1] * 3)
@@ -281,7 +382,7 @@ def test_loss_this_installation_does_not_know(fabric):
     fabric.cell("talos", [0.1] * 3)
     results = fabric.results()
     results.settings["losses"] = {"old\nloss": {}, "talos": {}}
-    assert [r.title for r in build_table(results).rows] == ["old loss", "Talos"]
+    assert [r.title for r in build_table(results).rows] == ["Talos", "old loss"]
 
 
 def test_std_is_of_the_sample(fabric):

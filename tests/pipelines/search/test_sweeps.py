@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines.report import show, write_report
+from pipelines.report import build_report, show, write_report
 from pipelines.settings import SweepSettings, parse
 from pipelines.sweep.data import prepare_data
 from pipelines.sweep.run import run_sweep
@@ -117,14 +117,14 @@ def test_the_report_tells_of_the_search(halved, tmp_path):
     tau = float(next(iter(found.selections.values())).configuration["loss.tau"])
     edges = {0.1: "0.05", 0.8: "1.6"}
     assert notes[1:] == ((f"sl: loss.tau: [0.1, 0.2, 0.4, 0.8]  ->  add {edges[tau]}",) if tau in edges else ())
-    write_report(found, tmp_path, ["md", "csv"])
+    write_report(build_report(found), tmp_path, ["md", "csv"])
     text = (tmp_path / "table.md").read_text()
     assert "- search: successive halving from epoch 2, the best 1/2 of a rung train on" in text
     assert "- toy, MF, SL: successive halving: 3 of 4 configurations pruned" in text
     assert "halving" not in (tmp_path / "table.csv").read_text()
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(show(found))
+        console.print(show(build_report(found)))
     assert "toy, MF, SL: successive halving: 3 of 4 configurations pruned" in capture.get()
 
 

@@ -126,7 +126,7 @@ def _train_everything(prepared, fingerprint, done):
     settings = FitSettings(epochs=2, batch_size=64, negatives=4, valid_every=2, metric="ndcg_5", cutoffs=(5,))
     sizes = {"n_users": train.n_users, "n_items": train.n_items, "n_pairs": len(train), "n_negatives": 4}
     for name, sampler, backbone in [
-        *((name, "uniform", "mf") for name in LOSSES),
+        *((name, "uniform", "mf") for name, cls in LOSSES.items() if "soft_targets" not in cls.needs),
         *(("sl", sampler, "mf") for sampler in SAMPLERS),
         *(("sl", "uniform", backbone) for backbone in BACKBONES),
     ]:

@@ -165,6 +165,8 @@ def test_what_exceeds_the_catalogue_is_refused_before_training(prepared):
         check_fits(trial(prepared, protocol__cutoffs=[5, 50]), 60, 10)
     with pytest.raises(InputError, match=r"loss 'talos': k must lie in 1..10 \(the catalogue\), got 20"):
         check_fits(trial(prepared, loss__k=20), 60, 10)
+    with pytest.raises(InputError, match="loss 'desorec' needs soft labels"):
+        check_fits(make_trial(load(prepared).fingerprint, "mf", "desorec", {}), 60, 40)
 
 
 def test_two_ray_train_workers_train_the_model_of_one_process(prepared, tmp_path, ray_local):

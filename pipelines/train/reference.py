@@ -1,0 +1,56 @@
+"""Fitting a reference model: the one step of its trial, recorded as that of a training run."""
+
+import math
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pipelines import references
+from pipelines.settings import ResourceSettings, Trial
+from pipelines.train import failures, journal, validations
+from pipelines.train.build import training_splits
+from pipelines.train.cost import Cost, Meter
+from pipelines.train.environment import environment
+from pipelines.train.folder import MODEL
+from pipelines.train.start import open_journal
+from recloss.evaluation import Scorer, evaluate_scores
+from recloss.interactions import Interactions
+from recloss.training import Validation, load_checkpoint, save_atomically
+
+
+def fit_reference(
+    trial: Trial, data: Path, folder: Path, resources: ResourceSettings, report: Callable[[Validation], None]
+) -> None:
+    """Fit the reference of a trial in this process; errors end in the journal, then are raised."""
+    threads, attempt = max(1, int(resources.cpus)), uuid.uuid4().hex
+    torch.set_num_threads(threads)
+    meter, spent = Meter(resources.gpus), Cost()
+    folder.mkdir(parents=True, exist_ok=True)
+    spent = open_journal(trial, folder, attempt, environment(resources, None))
+    try:
+        train, valid = training_splits(data, trial.data)
+        reference, start = references.build(trial.loss.name, trial.loss.params), time.perf_counter()
+        state = reference.fit(train, seed=trial.seed, threads=threads)
+        seconds = time.perf_counter() - start
+        metrics = evaluate_scores(reference.scorer(train, state), valid, [train], trial.protocol.cutoffs).mean()
+        save_atomically(folder / MODEL, {"reference": state})
+    except Exception as error:
+        failures.record(folder, error, trial, spent + meter.read())
+        raise
+    validation = Validation(1, math.nan, metrics, seconds, time.time())
+    if journal.read(folder)[0]["attempt"] != attempt:  # another process has taken over
+        return
+    cost = (spent + meter.read()).json()
+    journal.append(folder, validations.event(validation) | {"cost": cost})
+    report(validation)
+    finish = {"event": "finish", "time": time.time(), "best_epoch": 1, "best": metrics[trial.protocol.metric]}
+    journal.append(folder, finish | {"epochs": 1, "seconds": seconds, "cost": cost})
+
+
+def fitted_scorer(trial: Trial, train: Interactions, folder: Path) -> Scorer:
+    """The scores of a reference that was fitted in ``folder``."""
+    state = load_checkpoint(folder / MODEL)["reference"]
+    return references.build(trial.loss.name, trial.loss.params).scorer(train, state)
