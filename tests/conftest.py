@@ -30,6 +30,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RECLOSS_CACHE"] = str(folder)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test's draws are the same whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """Ray with 2 CPUs on this machine, started once per session."""

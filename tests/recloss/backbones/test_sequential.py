@@ -167,8 +167,14 @@ def trained(backbone, loss, *, positions="all", settings=SETTINGS, **options):
     return fit(backbone, loss, train, valid, settings, positives=windows, hidden=train.without(valid), **options)
 
 
+USUAL = ("bce", "sl", "psl", "ccl", "drrl", "talos", "desorec")
+"""The losses that are tried by default; the others take minutes."""
+
+
 @pytest.mark.filterwarnings("ignore:.*is for cosines")
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
+)
 def test_every_loss_learns_which_item_follows(loss):
     """The loop and the loss are those of pairs."""
     backbone = made("gru4rec", layers=1, dim=16, dropout=0.0, output="table", init="normal")
