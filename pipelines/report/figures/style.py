@@ -1,5 +1,6 @@
 """How all figures look: panels of fixed size, lines that are told apart without colour, names beside the axes."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -190,8 +191,6 @@ def name_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, Look]]) -> N
 
 def log_ticks(axis: Any, values: Sequence[float]) -> None:
     """A logarithmic axis with ticks at some of the values, written as plain numbers."""
-    import math
-
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0]) or 1.0
@@ -208,6 +207,9 @@ def plain_log(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+    low, high = axis.get_data_interval()
+    decades = math.log10(high / low) if 0 < low < high < math.inf else 0.0
+    subs = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
