@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import FrameType
 from pipelines.sweep.progress import Say
 
 FILE = "stop"
+_AGAIN_SECONDS = 0.05
 
 
 class Stop:
@@ -27,12 +30,29 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """In the block a first signal asks the trials to stop, a second one raises ``KeyboardInterrupt``."""
+        """In the block a first signal asks the trials to stop, a second one raises ``KeyboardInterrupt``.
+
+        Raised where Python cannot pass it on, such as in a callback of a weak reference, it comes again a moment later.
+        """
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        hook = sys.unraisablehook
+        main = threading.get_ident()
+        again: list[threading.Timer] = []
+
+        def lost(unraisable: "sys.UnraisableHookArgs") -> None:
+            if unraisable.exc_type is not KeyboardInterrupt:
+                return hook(unraisable)
+            again.append(threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)))
+            again[-1].start()
+
+        sys.unraisablehook = lost
         try:
             yield
         finally:
+            sys.unraisablehook = hook
+            for timer in again:
+                timer.cancel()
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.path.unlink(missing_ok=True)

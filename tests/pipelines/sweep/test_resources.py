@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,3 +246,19 @@ def test_signals_ask_once_and_end_the_second_time(tmp_path):
     assert len(said) == 1
     assert not stop.path.exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_signal_that_python_cannot_raise_where_it_comes_is_not_lost(tmp_path, capsys):
+    class Watched:
+        pass
+
+    def strike(watched):
+        with Stop(tmp_path, print).listening():
+            signal.raise_signal(signal.SIGINT)
+            reference = weakref.ref(watched.pop(), lambda _: signal.raise_signal(signal.SIGINT))
+            time.sleep(20)
+            assert reference() is None
+
+    with pytest.raises(KeyboardInterrupt):
+        strike([Watched()])
+    assert capsys.readouterr().err == ""
