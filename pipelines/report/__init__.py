@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.report.figures import Evidence, write_figures
+from pipelines.report.figures import Evidence, svg_figures, write_figures
 from pipelines.report.html import html
 from pipelines.report.in_words import significance_csv
 from pipelines.report.latex import latex
@@ -80,6 +80,8 @@ def write_report(report: Report, out: Path, formats: Sequence[str]) -> list[Path
         InputError: for an unknown format, or a folder that cannot be written.
     """
     check_formats(formats)
+    if "html" in formats and report.evidence is not None:
+        report = replace(report, figures=svg_figures(report.evidence))
     files = {file: render(report) for name in formats for file, render in FORMATS[name].files.items()}
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.report.cells import Cell, sweep_cells
 from pipelines.report.report import Report
-from pipelines.report.selected import Selected
+from pipelines.report.selected import Selected, varied
 from pipelines.tracking import TrialRun
 from recloss.errors import plain
 
@@ -55,19 +55,15 @@ def _facts(report: Report, cell: Cell, selected: dict[tuple[str, str, str], Sele
     names = (plain(cell.data), cell.backbone, cell.loss)
     configuration = cell.selection.configuration if cell.selection else {}
     settings = {key: value for key, value in sorted(configuration.items()) if key not in _NAMES}
-    tried: dict[str, set[str]] = {}
-    for trial in cell.grid:
-        for key, value in trial.configuration.items():
-            tried.setdefault(key, set()).add(value)
-    varied = {key for key, values in tried.items() if len(values) > 1}
+    searched = varied(cell)
     halves = [plain(note).rpartition(" -> ") for note in cell.notes]
     return CellFacts(
         anchor=f"cell-{number}",
         names=names,
         selected=selected[names],
         metric=cell.selection.metric if cell.selection else "",
-        varied={key: value for key, value in settings.items() if key in varied},
-        fixed={key: value for key, value in settings.items() if key not in varied},
+        varied={key: value for key, value in settings.items() if key in searched},
+        fixed={key: value for key, value in settings.items() if key not in searched},
         edges=tuple((axis, change) for axis, arrow, change in halves if arrow),
         notes=tuple(note for _, arrow, note in halves if not arrow),
         pruned=sum(trial.pruned for trial in cell.grid),

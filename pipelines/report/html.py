@@ -20,7 +20,7 @@ from pipelines.report.environment import environments
 from pipelines.report.facts import CellFacts, cell_facts
 from pipelines.report.failed import failures
 from pipelines.report.in_words import by_question, ranking_lines
-from pipelines.report.ranks import MIN_DATA, rank
+from pipelines.report.ranks import MIN_DATA
 from pipelines.report.report import Report
 from pipelines.report.table import Column
 from pipelines.settings import REFERENCE
@@ -123,7 +123,7 @@ def _rankings(report: Report) -> list[list[str]]:
     """Rankings across data sets in words, a list of lines per backbone; none of one data set."""
     if len({column.data for column in report.table.columns}) < MIN_DATA:
         return []
-    return [ranking_lines(ranking) for ranking in rank(report.results, _selecting(report), mix_fingerprints=True)]
+    return [ranking_lines(ranking) for ranking in report.rankings if ranking.metric == _selecting(report)]
 
 
 def _on_one_line(value: Any) -> Any:

@@ -95,7 +95,7 @@ def make_report(
         experiment: name of the sweep.
         metrics: see `build_table`.
         mix_fingerprints: see `build_table`.
-        figures: draw the figures too, which takes a while.
+        figures: read what figures are drawn from too, which takes a while.
 
     Raises:
         InputError: see `read_results`, `build_table` and `read_test_users`.
@@ -108,10 +108,9 @@ def make_report(
     report = replace(report, server=_server(uri))
     if not figures:
         return report
-    from pipelines.report.figures import read_evidence, svg_figures
+    from pipelines.report.figures import read_evidence
 
-    evidence = read_evidence(uri, results, mix_fingerprints)
-    return replace(report, evidence=evidence, figures=svg_figures(evidence))
+    return replace(report, evidence=read_evidence(uri, results, mix_fingerprints))
 
 
 def _server(uri: str) -> str:

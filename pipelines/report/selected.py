@@ -53,7 +53,7 @@ def _selected(cell: Cell) -> Selected:
         data=plain(cell.data),
         backbone=cell.backbone_title,
         loss=cell.loss_title,
-        params=" ".join(f"{key}={plain(chosen[key])}" for key in _varied(cell) if key in chosen),
+        params=" ".join(f"{key}={plain(chosen[key])}" for key in varied(cell) if key in chosen),
         value=cell.selection.value if cell.selection else None,
         points=cell.points,
         failed=sum(trial.status == "FAILED" for trial in cell.grid),
@@ -63,7 +63,7 @@ def _selected(cell: Cell) -> Selected:
     )
 
 
-def _varied(cell: Cell) -> list[str]:
+def varied(cell: Cell) -> list[str]:
     """Settings that take several values in the grid, sorted."""
     values: dict[str, set[str]] = {}
     for trial in cell.grid:

@@ -12,7 +12,7 @@ from pipelines import references
 from pipelines.settings import ResourceSettings, Trial
 from pipelines.train import failures, journal, validations
 from pipelines.train.build import training_splits
-from pipelines.train.cost import Cost, Meter
+from pipelines.train.cost import Meter
 from pipelines.train.environment import environment
 from pipelines.train.folder import MODEL
 from pipelines.train.start import open_journal
@@ -27,7 +27,7 @@ def fit_reference(
     """Fit the reference of a trial in this process; errors end in the journal, then are raised."""
     threads, attempt = max(1, int(resources.cpus)), uuid.uuid4().hex
     torch.set_num_threads(threads)
-    meter, spent = Meter(resources.gpus), Cost()
+    meter = Meter(resources.gpus)
     folder.mkdir(parents=True, exist_ok=True)
     spent = open_journal(trial, folder, attempt, environment(resources, None))
     try:

@@ -233,6 +233,7 @@ def test_a_report_without_the_files_per_user_has_no_statistics(sweep):
     report = make_report(sweep.uri, "duel", ["ndcg_20"])
     assert [row.scores[0].mean for row in report.table.rows] == pytest.approx([0.2, 0.35])
     assert report.comparisons == ()
+    assert any("BPR is not compared: no readable scores per user" in line for line in report.uncompared)
     assert not any(row.scores[0].significant for row in report.table.rows)
 
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from logging import getLogger
 from typing import Any
 
 from pipelines.report.cells import REFERENCE, Cell, sweep_cells
@@ -123,7 +124,18 @@ def read_evidence(uri: str, results: Results, mix_fingerprints: bool = False) ->
     histories = read_histories(uri, results, confirmed, [f"valid/{bare.metric}", THRESHOLD])
     histories |= read_histories(uri, results, set(tried) - set(confirmed), measured)
     raw = read_artifacts(uri, results, DIAGNOSTICS, confirmed)
-    return replace(bare, histories=histories, diagnostics={trial: json.loads(text) for trial, text in raw.items()})
+    return replace(bare, histories=histories, diagnostics=_parsed(raw))
+
+
+def _parsed(raw: Mapping[str, bytes]) -> dict[str, Any]:
+    """By trial; a damaged file is left out, which is logged as a warning."""
+    found = {}
+    for trial, content in raw.items():
+        try:
+            found[trial] = json.loads(content)
+        except ValueError as error:
+            getLogger(__name__).warning("trial %s: its %s is damaged and left out (%s)", trial, DIAGNOSTICS, error)
+    return found
 
 
 def _all_cutoffs(evidence: Evidence, cells: Sequence[Cell]) -> list[int]:

@@ -21,6 +21,7 @@ from pipelines.report.figures import (
     metric_by_k,
     noise,
     pareto,
+    read_evidence,
     style,
     svg_figures,
     tau,
@@ -328,3 +329,33 @@ def test_means_are_over_finished_and_complete_confirmations_on_the_panels_data(s
     assert evidence.tested(sl, "ndcg_50") is None
     assert evidence.tested(bpr, "ndcg_20") is None
     assert evidence.tested(talos, "ndcg_20") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([0.0002, 0.05], ["0.0003", "0.001", "0.003", "0.01", "0.03"]),
+        ([0.0001, 0.1], ["0.0001", "0.001", "0.01", "0.1"]),
+        ([1, 12], ["1", "2", "5", "10"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_fewer_where_it_spans_more(values, wanted):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    axes.plot(values, [0, 1])
+    style.plain_log(axes.xaxis)
+    axes.set_xlim(*values)
+    shown = [tick.get_text() for tick in axes.get_xticklabels() if values[0] <= tick.get_position()[0] <= values[1]]
+    assert shown == wanted
+
+
+def test_damaged_diagnostics_are_left_out_and_told(sweep, monkeypatch, caplog):
+    first, *others = confirm(sweep, "ml-100k", "mf", "sl", [0.1, 0.2, 0.3])
+    good = dict.fromkeys([trial.hash for trial in others], b"{}")
+    monkeypatch.setattr("pipelines.report.figures.evidence.read_histories", lambda *arguments: {})
+    raw = {first.hash: b"{cut", **good}
+    monkeypatch.setattr("pipelines.report.figures.evidence.read_artifacts", lambda *arguments: raw)
+    found = read_evidence("sqlite:///none.db", sweep.evidence().results)
+    assert found.diagnostics == {trial: {} for trial in good}
+    assert f"trial {first.hash}: its diagnostics.json is damaged and left out" in caplog.text
