@@ -20,7 +20,8 @@ from pipelines.train.folder import status
 from pipelines.train.scoring import score_test
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
-from recloss.training import DivergedError, Validation
+from recloss.loop import DivergedError
+from recloss.training import Validation
 
 EXPERIMENT = "train"
 

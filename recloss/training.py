@@ -1,4 +1,4 @@
-"""The epoch loop: plain PyTorch, in one process or over the ranks of an initialised ``torch.distributed``.
+"""Training on pairs and sequences: plain PyTorch, in one process or over the ranks of ``torch.distributed``.
 
 Every random draw is a function of (seed, epoch, position in the epoch). A rank owns a part of the users and takes their
 rows of each global batch, weighted by their share of it (`recloss.parallel`). What has a row per user is trained by its
@@ -7,10 +7,8 @@ the same model up to rounding, and between epochs all hold the same to the bit; 
 an uninterrupted one to the bit.
 """
 
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recloss import native
 from recloss.backbones import Backbone
 from recloss.context import Context
 from recloss.errors import require
 from recloss.evaluation import evaluate, evaluating
 from recloss.interactions import Interactions, Segments
+from recloss.loop import FitResult, FitSettings, Loop, Validation, check_finite
 from recloss.losses import Batch, Loss, Phase
 from recloss.parallel import Rows, Shard, user_parameters
 from recloss.randomness import permutation, stream_key
@@ -33,79 +31,10 @@ from recloss.sampling import Sampler, UniformNegatives, WholeBatch
 from recloss.similarity import pair_scores, prepare, segment_scores
 from recloss.soft_labels import ClusterLabels, SoftLabels
 
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What determines a training run besides the model, the loss and the data.
-
-    Attributes:
-        lr, weight_decay: Adam's, the decay coupled (added to the gradient) and on all rows of the model's tables.
-        epochs: passes over the training positives at most.
-        batch_size: positives per global batch; the last one of an epoch may be smaller.
-        negatives: N, the negatives drawn for each positive.
-        valid_every: epochs between validations; the last epoch is validated too.
-        patience: training stops after this many validations without a new best.
-        metric: the validation metric to maximise, such as ``ndcg_20``.
-        cutoffs: the K measured at each validation.
-        seed: of every random draw.
-    """
-
-    lr: float = 0.01
-    weight_decay: float = 0.0
-    epochs: int = 200
-    batch_size: int = 1024
-    negatives: int = 1000
-    valid_every: int = 5
-    patience: int = 5
-    metric: str = "ndcg_20"
-    cutoffs: tuple[int, ...] = (20,)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Validation:
-    """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far.
-
-    ``threshold`` is the users' mean, for a loss that has top-K thresholds.
-    """
-
-    epoch: int
-    loss: float
-    metrics: dict[str, float]
-    seconds: float
-    time: float
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Outcome of a run; the model and the loss hold the state of ``best_epoch``."""
-
-    best_epoch: int
-    best: float
-    history: list[Validation]
-
-
 Positives = Callable[[int, int], Iterable[tuple[Tensor, ...]]]
 """Called with an epoch and the number of a pass in it, from 0; gives the batches (users, items) of that pass over the
 training positives, the same on all ranks. For a backbone that embeds histories, (users, items, windows): see
 `recloss.sequences.Windows`."""
-
-
-class DivergedError(ArithmeticError):
-    """The loss or an embedding became NaN or infinite: a failed run, not a score."""
-
-
-@dataclass
-class _Progress:
-    """What a checkpoint keeps besides the states of model, loss and optimiser."""
-
-    epoch: int = 0
-    best: float = float("-inf")
-    best_epoch: int = 0
-    best_state: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    history: list[Validation] = field(default_factory=list)
 
 
 def fit(
@@ -151,13 +80,12 @@ def fit(
             ``micro_batch`` is given with a loss that is not ``per_row``; with several ranks, if other users' rows move
             what is declared in ``user_parameters``.
     """
-    native.keep_freed_memory()
     loop = _Loop(backbone, loss, train, valid, settings, sampler, positives, hidden, soft_labels, micro_batch)
     return loop.run(checkpoint, on_validation)
 
 
-class _Loop:
-    """One run."""
+class _Loop(Loop):
+    """A run on pairs or windows."""
 
     def __init__(
         self,
@@ -180,7 +108,7 @@ class _Loop:
         if micro_batch is not None:
             require(micro_batch >= 1, f"micro_batch must be at least 1, got {micro_batch!r}")
             require(loss.per_row, f"{loss.title} looks at a batch as a whole: it cannot be trained in micro-batches")
-        self.backbone, self.loss, self.settings = backbone, loss, settings
+        self.backbone, self.loss = backbone, loss
         device = next(backbone.parameters()).device
         self.train, self.valid = train.to(device), valid.to(device)
         self.hidden = self.train if hidden is None else hidden.to(device)
@@ -196,41 +124,11 @@ class _Loop:
             *loss.parameter_groups(settings.lr),
         ]
         groups = [{**group, "params": [self.own.get(p, p) for p in group["params"]]} for group in self.groups]
-        self.optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-        self.progress = _Progress()
-
-    @property
-    def epoch(self) -> int:
-        return self.progress.epoch + 1
-
-    def run(self, checkpoint: Path | None, on_validation: Callable[[Validation], None] | None) -> FitResult:
-        if checkpoint is not None and checkpoint.exists():
-            self._load(checkpoint)
-        progress, settings = self.progress, self.settings
-        with torch.random.fork_rng():
-            while progress.epoch < settings.epochs and not self._patience_ended():
-                started = time.perf_counter()
-                mean_loss = self._train_epoch()
-                progress.epoch += 1
-                progress.seconds += time.perf_counter() - started
-                if progress.epoch % settings.valid_every == 0 or progress.epoch == settings.epochs:
-                    validation = self._validate(mean_loss)
-                    if checkpoint is not None:
-                        self._save(checkpoint)
-                    if on_validation is not None:
-                        on_validation(validation)
-        self._restore(progress.best_state)
-        return FitResult(progress.best_epoch, progress.best, progress.history)
-
-    def _patience_ended(self) -> bool:
-        since_best = [v for v in self.progress.history if v.epoch > self.progress.best_epoch]
-        return len(since_best) >= self.settings.patience
+        optimizer = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        super().__init__({"backbone": backbone, "loss": loss}, optimizer, settings)
 
     def _train_epoch(self) -> float:
         """All passes of one epoch; the mean loss over the positives of its last pass."""
-        torch.manual_seed(stream_key(self.settings.seed, self.epoch, "modules"))
-        self.backbone.train()
-        self.loss.train()
         with torch.no_grad():
             context = Context(self.epoch, self.train, self._evaluated_embeddings, self.settings.seed)
             self.loss.on_epoch_start(context)
@@ -258,11 +156,7 @@ class _Loop:
         summed = torch.stack(losses)
         if self.world > 1:
             dist.all_reduce(summed)
-        broken = torch.nonzero(~torch.isfinite(summed)).flatten()
-        if len(broken):
-            raise DivergedError(
-                f"the loss is {float(summed[broken[0]])} in epoch {self.epoch}, step {int(broken[0]) + 1}"
-            )
+        check_finite(summed, self.epoch)
         return float(summed.sum()) / (count * len(phases))
 
     def _step(self, phase: Phase, rows: Rows, key: int) -> Tensor:
@@ -335,35 +229,22 @@ class _Loop:
             user_table, item_table = self.backbone.embed()
         return prepare(user_table, self.loss.similarity), prepare(item_table, self.loss.similarity)
 
-    def _validate(self, mean_loss: float) -> Validation:
-        progress, settings = self.progress, self.settings
-        try:
-            metrics = evaluate(self.backbone, self.loss.similarity, self.valid, [self.hidden], settings.cutoffs).mean()
-        except FloatingPointError as error:
-            raise DivergedError(f"after epoch {progress.epoch}: {error}") from None
-        thresholds = self.loss.thresholds
-        threshold = None if thresholds is None else float(thresholds.mean())
-        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time(), threshold)
-        progress.history.append(validation)
-        if metrics[settings.metric] > progress.best:
-            progress.best, progress.best_epoch = metrics[settings.metric], progress.epoch
-            progress.best_state = {
-                "backbone": {k: v.clone() for k, v in self.backbone.state_dict().items()},
-                "loss": {k: v.clone() for k, v in self.loss.state_dict().items()},
-            }
-        return validation
+    def _measure(self) -> dict[str, float]:
+        settings = self.settings
+        return evaluate(self.backbone, self.loss.similarity, self.valid, [self.hidden], settings.cutoffs).mean()
 
-    def _save(self, path: Path) -> None:
-        optimizer = self._of_owned(self.optimizer.state_dict(), self.shard.whole)
-        state = {
-            "settings": asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)},
-            "backbone": self.backbone.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": optimizer,
-            "progress": asdict(self.progress),
-        }
-        if self.rank == 0:
-            save_atomically(path, state)
+    def threshold(self) -> float | None:
+        """The users' mean."""
+        thresholds = self.loss.thresholds
+        return None if thresholds is None else float(thresholds.mean())
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """With the rows of all ranks' users."""
+        return self._of_owned(self.optimizer.state_dict(), self.shard.whole)
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Set it, with this rank's users' rows alone."""
+        self.optimizer.load_state_dict(self._of_owned(state, lambda rows: self.shard.own(rows).clone()))
 
     def _of_owned(self, optimizer: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """The optimiser's state with ``change`` made to its rows of users, whose owner alone has them."""
@@ -374,23 +255,6 @@ class _Loop:
                     key: change(x) if isinstance(x, Tensor) and x.dim() else x for key, x in state[index].items()
                 }
         return optimizer | {"state": state}
-
-    def _load(self, path: Path) -> None:
-        saved = load_checkpoint(path)
-        settings = asdict(self.settings) | {"cutoffs": list(self.settings.cutoffs)}
-        if saved["settings"] != settings:
-            other = sorted(key for key in settings if saved["settings"].get(key) != settings[key])
-            raise ValueError(f"{path}: the checkpoint is of a run with another {', '.join(other)}")
-        self._restore(saved)
-        optimizer = self._of_owned(saved["optimizer"], lambda rows: self.shard.own(rows).clone())
-        self.optimizer.load_state_dict(optimizer)
-        progress = saved["progress"]
-        history = [Validation(**validation) for validation in progress.pop("history")]
-        self.progress = _Progress(**progress, history=history)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.backbone.load_state_dict(state["backbone"])
-        self.loss.load_state_dict(state["loss"])
 
 
 @dataclass(frozen=True)
@@ -499,29 +363,3 @@ def filled(
     scored = Scored(rows.users, rows.items, negatives, train, sampler, u_BD, v_ID, soft_labels)
     optional = {name: FIELDS[name](scored) for name in loss.needs}
     return Batch(pos, neg, phase.name, rows.gather, **optional)
-
-
-def save_atomically(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain Python values; ``path`` holds either the old or the new state, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would keep it full
-        raise
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_atomically`` wrote; nothing but tensors and plain values is ever unpickled.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
-        raise ValueError(f"{path}: the checkpoint is damaged ({error})".splitlines()[0]) from error

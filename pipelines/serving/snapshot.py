@@ -14,12 +14,12 @@ from pipelines.settings import REFERENCE, Trial
 from pipelines.tracking.served import FORMAT
 from pipelines.train import mapped
 from pipelines.train.build import build
+from recloss.checkpoints import load_checkpoint
 from recloss.errors import InputError
 from recloss.evaluation import evaluating
 from recloss.interactions import Interactions
 from recloss.similarity import prepare
 from recloss.ties import item_order
-from recloss.training import load_checkpoint
 
 
 def write_snapshot(trial: Trial, model: Path, data: Path, out: Path, about: dict[str, Any]) -> None:

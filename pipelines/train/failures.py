@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipelines.settings import Trial
 from pipelines.train import journal
 from pipelines.train.cost import Cost
-from recloss.training import DivergedError
+from recloss.loop import DivergedError
 
 Kind = Literal["diverged", "out of memory", "storage", "crash", "error"]
 """Diverged is final. Storage is waited for. A crash (the process died) is resumed. The others end the trial for this

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.train import journal
-from recloss.training import load_checkpoint
+from recloss.checkpoints import load_checkpoint
 
 CHECKPOINT, MODEL, TEST_USERS, DIAGNOSTICS = "checkpoint.pt", "model.pt", "test_users.parquet", "diagnostics.json"
 CONFIG = "trial.json"

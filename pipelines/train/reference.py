@@ -16,9 +16,10 @@ from pipelines.train.cost import Meter
 from pipelines.train.environment import environment
 from pipelines.train.folder import MODEL
 from pipelines.train.start import open_journal
+from recloss.checkpoints import load_checkpoint, save_atomically
 from recloss.evaluation import Scorer, evaluate_scores
 from recloss.interactions import Interactions
-from recloss.training import Validation, load_checkpoint, save_atomically
+from recloss.training import Validation
 
 
 def fit_reference(

@@ -17,10 +17,10 @@ from pipelines.train.folder import DIAGNOSTICS, MODEL, TEST_USERS
 from pipelines.train.reference import fitted_scorer
 from recloss import sampling
 from recloss.backbones import Backbone
+from recloss.checkpoints import load_checkpoint
 from recloss.evaluation import evaluate, evaluate_scores
 from recloss.interactions import Interactions
 from recloss.losses import Loss
-from recloss.training import load_checkpoint
 
 
 def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:

@@ -7,7 +7,8 @@ from pipelines.settings import Trial
 from pipelines.train import journal, validations
 from pipelines.train.cost import Cost
 from pipelines.train.folder import CHECKPOINT
-from recloss.training import Validation, load_checkpoint
+from recloss.checkpoints import load_checkpoint
+from recloss.training import Validation
 
 
 def open_journal(trial: Trial, folder: Path, attempt: str, environment: dict[str, str]) -> Cost:

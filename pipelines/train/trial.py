@@ -19,7 +19,8 @@ from pipelines.train.folder import CHECKPOINT, MODEL, next_epoch
 from pipelines.train.reference import fit_reference
 from pipelines.train.start import open_journal
 from recloss import sampling
-from recloss.training import Positives, Validation, fit, save_atomically
+from recloss.checkpoints import save_atomically
+from recloss.training import Positives, Validation, fit
 
 if TYPE_CHECKING:
     from ray.data import DataIterator

@@ -14,12 +14,14 @@ from torch import nn
 
 from recloss import backbones, losses
 from recloss.backbones import MF
+from recloss.checkpoints import load_checkpoint
 from recloss.interactions import Interactions
+from recloss.loop import DivergedError
 from recloss.losses import LOSSES, Batch, Loss, Phase
 from recloss.losses.sl import sl
 from recloss.randomness import permutation, stream_key
 from recloss.sampling import UniformNegatives
-from recloss.training import _RANKS_BY_COUNTING, FIELDS, DivergedError, FitSettings, Scored, fit, load_checkpoint
+from recloss.training import _RANKS_BY_COUNTING, FIELDS, FitSettings, Scored, fit
 
 SETTINGS = FitSettings(
     lr=0.05, epochs=6, batch_size=64, negatives=8, valid_every=2, patience=9, metric="ndcg_5", cutoffs=(5,), seed=3

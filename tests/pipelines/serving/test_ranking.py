@@ -16,9 +16,9 @@ from pipelines.prepare import load
 from pipelines.tracking.served import Ranking, best_columns
 from pipelines.train import mapped
 from pipelines.train.reference import fitted_scorer
+from recloss.checkpoints import load_checkpoint
 from recloss.evaluation import _top, evaluate
 from recloss.ties import item_order
-from recloss.training import load_checkpoint
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,8 +18,8 @@ from pipelines.serving.register import model_name, register_selected
 from pipelines.tracking import read_results
 from pipelines.tracking.models import save_model
 from pipelines.tracking.store import contact
+from recloss.checkpoints import load_checkpoint, save_atomically
 from recloss.errors import InputError
-from recloss.training import load_checkpoint, save_atomically
 
 NAMES = ["toy.toy.mf.bpr", "toy.toy.mf.sl"]
 

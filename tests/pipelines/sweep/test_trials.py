@@ -20,7 +20,7 @@ from pipelines.train.cost import Cost, Meter
 from pipelines.train.folder import CHECKPOINT, MODEL, TEST_USERS, status
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
-from recloss.training import DivergedError
+from recloss.loop import DivergedError
 
 SHORT = {
     "train.epochs": 6,

@@ -16,7 +16,8 @@ from pipelines.train.scoring import score_test
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.sampling import PopularityNegatives
-from recloss.training import DivergedError, fit
+from recloss.loop import DivergedError
+from recloss.training import fit
 
 ONE = ResourceSettings()
 SHORT = {

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from recloss import backbones, losses
 from recloss.backbones import XSimGCL
 from recloss.backbones.xsimgcl import info_nce
+from recloss.checkpoints import load_checkpoint
 from recloss.graph import normalised_adjacency
 from recloss.interactions import Interactions
-from recloss.training import FitSettings, fit, load_checkpoint
+from recloss.training import FitSettings, fit
 
 NEAR = {torch.float64: {"rtol": 1e-9, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 1e-6}}
 SETTINGS = FitSettings(
