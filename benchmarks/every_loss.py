@@ -19,7 +19,7 @@ from pipelines.single import train_single
 from pipelines.sweep.data import prepare_data
 from pipelines.sweep.plan import plan
 from pipelines.train import journal
-from pipelines.train.build import build, training_splits
+from pipelines.train.tasks.pairs import build, training_splits
 from recloss.evaluation import evaluate
 from recloss.losses import LOSSES, get
 

@@ -30,7 +30,8 @@ from pipelines.cluster import connected
 from pipelines.prepare.dataset import SCHEMA_VERSION, read_manifest
 from pipelines.settings import Trial, make_trial
 from pipelines.train import mapped, stream
-from pipelines.train.build import build, fit_settings, training_splits
+from pipelines.train.tasks.base import fit_settings
+from pipelines.train.tasks.pairs import build, training_splits
 from recloss.randomness import permutation, stream_key
 from recloss.training import Positives, fit
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from pipelines.cluster import connected
 from pipelines.prepare import load
-from pipelines.settings import REFERENCE, ResourceSettings, make_reference_trial, make_trial
+from pipelines.settings import REFERENCE, TASKS, ResourceSettings, make_reference_trial, make_trial
 from pipelines.sweep.plan import presets
 from pipelines.sweep.progress import Say
 from pipelines.sweep.resources import check_fits as check_cluster
 from pipelines.tracking import open_tracker
 from pipelines.train import journal, validations
-from pipelines.train.build import check_fits
 from pipelines.train.distributed import train_trial_distributed
 from pipelines.train.folder import status
 from pipelines.train.scoring import score_test
+from pipelines.train.tasks import check_fits
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.loop import DivergedError
@@ -49,9 +49,12 @@ def train_single(
     if backbone == REFERENCE:
         trial = make_reference_trial(prepared.fingerprint, loss, dotted, seed=seed, where="--set")
     else:
-        settings = presets(backbone, loss, spaces) | dict(dotted)
-        trial = make_trial(prepared.fingerprint, backbone, loss, settings, seed=seed)
-    check_fits(trial, prepared.n_users, prepared.n_items, pool=prepared.pool is not None)
+        task = prepared.manifest["task"]
+        settings = presets(backbone, loss, spaces, task) | dict(dotted)
+        trial = make_trial(prepared.fingerprint, backbone, loss, settings, task=task, seed=seed)
+    check_fits(trial, prepared.manifest)
+    if workers > 1 and trial.task != REFERENCE and not TASKS[trial.task].divides:
+        raise InputError(f"--workers: a trial of the task {trial.task!r} has one, got {workers}")
     folder = (storage / EXPERIMENT / trial.hash).absolute()
     tracker = open_tracker(tracking_uri, EXPERIMENT, storage / "artifacts" / EXPERIMENT)
     resources = ResourceSettings(cpus=max(1, (os.cpu_count() or 1) // workers), workers=workers)

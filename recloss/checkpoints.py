@@ -21,13 +21,15 @@ def save_atomically(path: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read what ``save_atomically`` wrote; nothing but tensors and plain values is ever unpickled.
+
+    With ``mmap`` the tensors are read from the file when they are needed.
 
     Raises:
         ValueError: if the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ... for a damaged file
         raise ValueError(f"{path}: the checkpoint is damaged ({error})".splitlines()[0]) from error

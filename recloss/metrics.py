@@ -55,12 +55,14 @@ def metric_name(metric: str, k: int) -> str:
     return f"{metric}_{k}"
 
 
-def parse_metric(name: str) -> tuple[str, int]:
-    """``ndcg_20`` -> ``("ndcg", 20)``.
+def parse_metric(name: str) -> tuple[str, int | None]:
+    """``ndcg_20`` -> ``("ndcg", 20)``; ``mrr``, without a cut-off as of links, -> ``("mrr", None)``.
 
     Raises:
         InputError: naming the metrics there are.
     """
+    if name == "mrr":
+        return name, None
     metric, _, cutoff = name.rpartition("_")
     if metric not in METRICS or not cutoff.isdecimal():
         raise InputError(choices("metric", name, [metric_name(m, 20) for m in METRICS]))

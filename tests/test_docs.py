@@ -51,6 +51,13 @@ def test_every_loop_of_the_page_on_using_a_loss_learns(block):
     assert sum(history[-5:]) / 5 < sum(history[:3]) / 3 - 0.3
 
 
+def test_the_loop_of_the_page_on_ranking_learns():
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(blocks(ROOT / "docs" / "ranking.md", "python")[0], names)
+    assert names["history"][-1] < names["history"][0] - 0.05
+
+
 def test_the_loss_of_the_page_on_adding_one_works():
     page = ROOT / "docs" / "add-a-loss.md"
     names: dict = {}
@@ -89,6 +96,22 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+SEQUENCES = ROOT / "docs" / "sequences.md"
+
+
+def test_the_code_of_the_page_on_sequences_finds_the_next_item():
+    names: dict = {}
+    exec(blocks(SEQUENCES, "python")[0], names)
+    assert names["found"]["ndcg_5"] > 0.9
+
+
+def test_the_example_of_the_page_on_sequences_plans():
+    [text] = blocks(SEQUENCES, "yaml sweep")
+    raw = {"name": "s", "data": [{"name": "a", "path": "x"}]} | yaml.safe_load(text)
+    [cell] = plan(parse(SweepSettings, raw, "page"), {})
+    assert len(cell.configurations) == 3
 
 
 SWEEPS = ROOT / "docs" / "sweeps.md"

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-TASKS = ("mf", "lightgcn", "evaluate")
+TASKS = ("mf", "lightgcn", "evaluate", "sasrec")
 DIM, LAYERS, LR, TOP = 64, 3, 0.001, 20
+SASREC: dict[str, Any] = {"dim": 64, "length": 50, "blocks": 2, "heads": 2, "dropout": 0.2}
 
 
 def arguments() -> argparse.Namespace:

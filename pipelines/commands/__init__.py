@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import click
 
-from pipelines.commands import data, prepare, results, serving, training
+from pipelines.commands import data, papers, prepare, results, serving, training
 from pipelines.commands.base import INTERRUPTED, recloss
 from recloss.errors import InputError, plain
 
-__all__ = ["data", "prepare", "recloss", "results", "run", "serving", "training"]
+__all__ = ["data", "papers", "prepare", "recloss", "results", "run", "serving", "training"]
 
 
 def run(arguments: Sequence[str]) -> int:

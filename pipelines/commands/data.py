@@ -52,10 +52,9 @@ def data_fetch(name: str) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def data_inspect(path: Path) -> None:
     """Show what a prepared dataset looks like and how it was made; names no user and no item."""
-    from pipelines.prepare.inspect import inspect
-    from pipelines.prepare.shown import shown
+    from pipelines.prepare.look import look
 
-    for line in shown(inspect(path)):
+    for line in look(path):
         click.echo(line)
 
 

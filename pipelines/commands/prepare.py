@@ -10,6 +10,8 @@ from recloss.errors import InputError
 
 COLUMNS = ("user", "item", "rating", "timestamp")
 ENGINE = ("engine", "workers", "memory")
+WORDS = {"rank": ("queries", "documents"), "link": ("nodes", "nodes")}
+"""What users and items are in a task, where they are not called so."""
 LAST = "Where it runs, where it ends"
 
 
@@ -37,13 +39,14 @@ class Prepare(click.Command):
 GROUPS = {
     name: title
     for title, names in {
-        "Log": ("raw", "config", "format", *COLUMNS, "timestamp_unit", "on_bad_row", "hash_ids"),
+        "Log": ("raw", "config", "task", "format", *COLUMNS, "timestamp_unit", "on_bad_row", "hash_ids"),
         "Filters": ("min_rating", "keep", "k_core"),
         "Split": (
             *("split", "test_ratio", "valid_ratio", "rounding", "gap_ratio"),
             *("test_last", "valid_last", "split_seed", "ids"),
         ),
         "Noise": ("noise",),
+        "Graphs": ("negatives", "negatives_per_edge"),
         LAST: (*ENGINE, "out"),
     }.items()
     for name in names
@@ -60,6 +63,7 @@ def option(name: str, value: str, help_: str) -> Any:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="YAML file of the settings below; options given here win."
 )
+@option("task", "TASK", "What is prepared: pairs, sequence, rank or link.  [default: pairs]")
 @option("format", "NAME", "How the log is written: one of the formats below, or auto.  [default: auto]")
 @option("user", "COLUMN", "Column of user ids (csv, json, parquet).  [default: user]")
 @option("item", "COLUMN", "Column of item ids.  [default: item]")
@@ -73,9 +77,13 @@ def option(name: str, value: str, help_: str) -> Any:
     "--hash-ids", is_flag=True, default=None, help="Replace user ids by keyed hashes; the key is in RECLOSS_HASH_KEY."
 )
 @option("min_rating", "R", "Drop interactions with a lower rating.")
-@option("keep", "WHICH", "Which of repeated pairs stays: any, or by time first or last.  [default: any]")
+@option(
+    "keep",
+    "WHICH",
+    "Which of repeated pairs stays: any, or by time first or last; of sequences all.  [default: any; all]",
+)
 @option("k_core", "K", "Least interactions of users and items, iterated: 5, or users=5,items=10.  [default: 1]")
-@option("split", "RULE", "iid, temporal, leave_last, popularity or given.  [default: iid]")
+@option("split", "RULE", "iid, temporal, leave_last, popularity or given.  [default: iid; of sequences leave_last]")
 @option("test_ratio", "R", "Part that is test (iid, temporal, popularity).  [default: 0.2]")
 @option("valid_ratio", "R", "Part of each user's rest that is validation (all but leave_last).  [default: 0.1]")
 @option("rounding", "RULE", "Of validation: ceil, or int (but at least 1) as SL@K and PSL do.  [default: ceil]")
@@ -89,6 +97,8 @@ def option(name: str, value: str, help_: str) -> Any:
     "KIND=R",
     "false_positives=0.1 or false_negative_pool=0.1, with ,seed=1 or ,keep_as_positive=true after it.",
 )
+@option("negatives", "WHICH", "What held-out edges are ranked against (link): random or hard.  [default: random]")
+@option("negatives_per_edge", "N", "How many of them each has (link).  [default: 500]")
 @option("engine", "NAME", "auto, local (threads) or ray.  [default: auto, by size]")
 @option("workers", "N", "Threads, or CPUs of a local Ray.  [default: all]")
 @option(
@@ -117,7 +127,10 @@ def prepare(raw: Path, config: Path | None, out: Path, **options: Any) -> None:
         raw, out, settings, engine=engine.engine, workers=engine.workers, memory=engine.memory, on_step=click.echo
     )
     sizes = manifest["sizes"]
-    click.echo(f"{out}: {sizes['users']:,} users, {sizes['items']:,} items, fingerprint {manifest['fingerprint'][:12]}")
+    users, items = WORDS.get(settings.task, ("users", "items"))
+    counts = {users: sizes["users"], items: sizes["items"]}  # the nodes of a graph are told once
+    told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    click.echo(f"{out}: {told}, fingerprint {manifest['fingerprint'][:12]}")
 
 
 def _noise(text: str) -> dict[str, str]:

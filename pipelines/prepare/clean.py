@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.prepare import blocks as do
+from pipelines.prepare import sequences
 from pipelines.prepare.catalogue import catalogue
 from pipelines.prepare.engines import Engine
 from pipelines.prepare.hash_ids import hash_key, hashed, hashed_ids
@@ -27,7 +28,8 @@ class Cleaned:
     """A log after cleaning."""
 
     blocks: Any
-    """Of the engine: sorted by (user, item), each user completely in one block, blocks in order of users."""
+    """Of the engine: sorted by (user, item), sequences by (user, position); each user completely in one block, blocks
+    in order of users."""
     users: pa.Array
     """Original ids in the order of the index ..."""
     items: pa.Array
@@ -71,7 +73,7 @@ class _Cleaning:
     def run(self) -> Cleaned:
         """All steps."""
         engine, log, settings = self.engine, self.log, self.settings
-        if settings.keep != "any" and "timestamp" not in log[0].columns:
+        if settings.task == "pairs" and settings.keep != "any" and "timestamp" not in log[0].columns:
             raise InputError(
                 f"{log[0].name}: keep {settings.keep} needs a timestamp column; "
                 "name it in the settings (columns.timestamp) or keep any"
@@ -87,9 +89,7 @@ class _Cleaning:
             blocks = engine.hold(engine.map(blocks, do.ordered))
             left = [np.ones(len(degree), bool) for degree in degrees]
         else:
-            blocks = engine.hold(engine.map(blocks, do.distinct, keep=settings.keep))
-            degrees = self._degrees(blocks, degrees, do.tally)
-            self.note("distinct", degrees)
+            blocks, degrees = self._unrepeated(blocks, degrees)
             degrees = self._core(blocks, degrees)
             left = [degree > 0 for degree in degrees]
             blocks = engine.map(blocks, do.keep, users=left[0], items=left[1])
@@ -98,6 +98,8 @@ class _Cleaning:
         users, items = (index.ids.filter(pa.array(mask)) for index, mask in zip(indices, left, strict=True))
         degrees = [degree[mask] for degree, mask in zip(degrees, left, strict=True)]
         self.note("index", degrees, user_order=indices[0].order, item_order=indices[1].order)
+        if settings.task == "sequence":
+            blocks = self._in_sequence(blocks, degrees)
         return Cleaned(blocks, users, items, degrees, tuple(log[0].columns), refused)
 
     def _refused(self, blocks: Any) -> Refused:
@@ -122,6 +124,9 @@ class _Cleaning:
         numbers = [table["number"][0].as_py() for table in tables]
         if len(set(numbers)) < len(numbers):
             raise RuntimeError("a block that was read has been divided")
+        if settings.task == "sequence":
+            rows = np.cumsum([0, *(pc.sum(table["read"]).as_py() for table in sides[0])]).tolist()
+            blocks = engine.map(blocks, sequences.placed, before=dict(zip(numbers, rows, strict=False)))
         starts = [np.cumsum([0, *(table.num_rows for table in side)]).tolist() for side in sides]
         blocks = engine.map(
             blocks,
@@ -146,6 +151,31 @@ class _Cleaning:
             Index.of([*lists, catalogue(pc.unique(pa.concat_arrays(lists)), more, self.settings)])
             for lists, more in zip(sides, besides, strict=True)
         ]
+
+    def _unrepeated(self, blocks: Any, degrees: Degrees) -> tuple[Any, Degrees]:
+        """Blocks in their order with the repeated pairs that ``keep`` says, held."""
+        engine, keep = self.engine, self.settings.keep
+        if self.settings.task == "sequence":
+            blocks = engine.hold(engine.map(blocks, sequences.in_order, time=self._time, keep=keep))
+            if keep == "all":
+                return blocks, degrees
+        else:
+            blocks = engine.hold(engine.map(blocks, do.distinct, keep=keep))
+        degrees = self._degrees(blocks, degrees, do.tally)
+        self.note("distinct", degrees)
+        return blocks, degrees
+
+    def _in_sequence(self, blocks: Any, degrees: Degrees) -> Any:
+        """Indexed blocks with a column ``position``, held."""
+        blocks = self.engine.hold(self.engine.map(blocks, sequences.numbered))
+        counts = pa.concat_tables(self.engine.tables(self.engine.map(blocks, sequences.told, time=self._time)))
+        self.note("order", degrees, **{name: pc.sum(counts[name]).as_py() for name in counts.column_names})
+        return blocks
+
+    @property
+    def _time(self) -> str | None:
+        """The column that orders sequences; without it their order is that of the log."""
+        return "timestamp" if "timestamp" in self.log[0].columns else None
 
     def _core(self, blocks: Any, degrees: Degrees) -> Degrees:
         """Interactions per user and item in the k-core.

@@ -21,24 +21,31 @@ POOL = "pool"
 SIDES = ("users", "items")
 MANIFEST = "manifest.json"
 
+HASHED = {"position": "<i8", "grade": "<f4", "features": "<f4"}
+"""Columns of the splits that are part of the fingerprint where they are there, and as what."""
+
 Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]
-"""(user, item) of every interaction, sorted by user, then item."""
+"""(user, item) of every interaction, sorted by user, then item, of sequences by user, then position."""
 
 
 class Fingerprint:
     """Content of a dataset as 64 hex digits: its ids and the pairs of its splits, however they are sharded.
 
-    sha256("pairs/1" | sha256 of the user ids | of the item ids | of train | valid | test), where ids are
+    sha256("<task>/1" | sha256 of the user ids | of the item ids | of train | valid | test), where ids are
     hashed as their number, their byte lengths (both little-endian int64) and their UTF-8 bytes, and pairs,
-    sorted, as little-endian int32 user, item, user, item, ... A dataset that has more adds to what is hashed:
+    in order, as little-endian int32 user, item, user, item, ... A dataset that has more adds to what is hashed:
     "position/1" | sha256 of the positions in train | valid | test, as little-endian int64, -1 where there is none;
-    then "pool/1" | sha256 of the pairs in the pool of false negatives.
+    likewise "grade/1" and "features/1" of the grades and the features of documents, as little-endian float32; then
+    "pool/1" | sha256 of the pairs in the pool of false negatives; then for each further file <name> "<name>/1" | sha256
+    of its columns, one after the other.
     """
 
-    def __init__(self, users: pa.Array, items: pa.Array):
+    def __init__(self, users: pa.Array, items: pa.Array, task: str = "pairs"):
+        self._task = task
         self._ids = b"".join(_hash_ids(ids) for ids in (users, items))
         self._pairs = {part: sha256() for part in (*SPLITS, POOL)}
-        self._positions = {split: sha256() for split in SPLITS}
+        self._columns = {(name, split): sha256() for name in HASHED for split in SPLITS}
+        self._files: dict[str, bytes] = {}
         self._has: set[str] = set()
 
     def add(self, part: str, rows: pa.Table) -> None:
@@ -46,18 +53,35 @@ class Fingerprint:
         pairs = np.stack([rows[side].to_numpy() for side in ("user", "item")], axis=1)
         self._pairs[part].update(pairs.astype("<i4").tobytes())
         self._has.add(part)
-        if "position" in rows.column_names and part in SPLITS:
-            self._positions[part].update(rows["position"].fill_null(-1).to_numpy().astype("<i8").tobytes())
-            self._has.add("position")
+        for name, kind in HASHED.items():
+            if name in rows.column_names and part in SPLITS:
+                self._columns[name, part].update(_values(rows[name]).astype(kind).tobytes())
+                self._has.add(name)
+
+    def add_file(self, name: str, rows: pa.Table) -> None:
+        """A further file, as a whole; its columns are int32 or float32."""
+        columns = (column.to_numpy() for column in rows.columns)
+        self._files[name] = sha256(b"".join(c.astype(c.dtype.newbyteorder("<")).tobytes() for c in columns)).digest()
 
     def hexdigest(self) -> str:
         """The fingerprint of all that was added."""
-        content = b"pairs/1" + self._ids + b"".join(self._pairs[split].digest() for split in SPLITS)
-        if "position" in self._has:
-            content += b"position/1" + b"".join(positions.digest() for positions in self._positions.values())
+        content = f"{self._task}/1".encode() + self._ids + b"".join(self._pairs[split].digest() for split in SPLITS)
+        for name in HASHED:
+            if name in self._has:
+                content += f"{name}/1".encode() + b"".join(self._columns[name, split].digest() for split in SPLITS)
         if POOL in self._has:
             content += b"pool/1" + self._pairs[POOL].digest()
+        for name, digest in sorted(self._files.items()):
+            content += f"{name}/1".encode() + digest
         return sha256(content).hexdigest()
+
+
+def _values(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The values of a column, lists one after the other."""
+    whole = column.combine_chunks()
+    if pa.types.is_fixed_size_list(whole.type):
+        return whole.flatten().to_numpy()
+    return (whole.fill_null(-1) if pa.types.is_integer(whole.type) else whole).to_numpy()
 
 
 def _hash_ids(ids: pa.Array) -> bytes:
@@ -150,7 +174,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
         complete = version != SCHEMA_VERSION or (
-            all(isinstance(manifest["sizes"][name], int) for name in (*SIDES, *SPLITS))
+            all(isinstance(manifest["sizes"][name], int) for name in (*SIDES, *SPLITS, *_more_sizes(manifest)))
             and isinstance(manifest["fingerprint"], str)
         )
     except (FileNotFoundError, NotADirectoryError):
@@ -162,6 +186,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise InputError(f"{file}: schema version {version!r}, this recloss reads {SCHEMA_VERSION}; prepare it again")
     return manifest
+
+
+def _more_sizes(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """Sizes that only the datasets of some tasks have."""
+    return {"rank": ("features",), "link": ("features", "negatives_per_edge")}.get(manifest.get("task", "pairs"), ())
 
 
 def _check(path: Path, split: str, sizes: dict[str, int]) -> None:
@@ -193,7 +222,19 @@ def shards(path: Path, split: str) -> Iterator[Pairs]:
         yield _array([table["user"]]), _array([table["item"]])
 
 
-def _array(columns: list[pa.ChunkedArray]) -> NDArray[np.int32]:
+def placed_shards(path: Path, split: str) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]]:
+    """(user, item, position) of a split's shards of sequences, in order, one shard in memory at a time.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    for file in shard_files(path / split):
+        table = _read(file, "user", "item", "position")
+        users, items, positions = (_array([column]) for column in table.columns)
+        yield users, items, positions
+
+
+def _array(columns: list[pa.ChunkedArray]) -> NDArray[Any]:
     chunks = [chunk.to_numpy() for column in columns for chunk in column.chunks]
     array = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
     array.flags.writeable = False
@@ -207,7 +248,8 @@ def _read(file: Path, *columns: str) -> pa.Table:
         raise InputError(f"{file}: missing; prepare the dataset again") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{file}: not a complete Parquet file ({' '.join(str(error).split())})") from None
-    expected = pa.schema([(name, pa.string() if name == "id" else pa.int32()) for name in columns])
+    kinds = {"id": pa.string(), "position": pa.int64()}
+    expected = pa.schema([(name, kinds.get(name, pa.int32())) for name in columns])
     if table.schema.remove_metadata() != expected or any(column.null_count for column in table.columns):
         raise InputError(f"{file}: expected the columns {', '.join(f'{f.name} ({f.type})' for f in expected)}")
     return table

@@ -99,10 +99,13 @@ def _temporal(engine: Engine, log: Cleaned, settings: "PrepareSettings", raw: Pa
 def _leave_last(engine: Engine, log: Cleaned, settings: "PrepareSettings", raw: Path) -> tuple[Any, Details]:
     time = "timestamp" if "timestamp" in log.columns else "position"
     parts = {"test": settings.test_last, "valid": settings.valid_last}
-    blocks = engine.hold(engine.map(log.blocks, to.leave_last, time=time, **parts, seed=settings.split_seed))
+    by, order = time, f"{time}, equal ones by a hash of seed, user index and item index"
+    if settings.task == "sequence":
+        by, order = "position", "timestamp, equal ones as in the log" if time == "timestamp" else "as in the log"
+    blocks = engine.hold(engine.map(log.blocks, to.leave_last, time=by, **parts, seed=settings.split_seed))
     tied = pa.concat_tables(engine.tables(engine.map(blocks, to.cut_by_ties, time=time)))
     return blocks, {
-        "order": f"{time}, equal ones by a hash of seed, user index and item index",
+        "order": order,
         "users_cut_by_ties": pc.sum(tied["users"]).as_py(),
         "users_too_short": int((log.degrees[0] <= sum(parts.values())).sum()),
     }

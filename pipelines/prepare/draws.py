@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def draws(seed: int, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.uint64]:
+def draws(seed: int, users: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.uint64]:
     """One uniform 64-bit number per pair: mix(mix(mix(seed) + user) + item), mix a step of SplitMix64."""
     drawn = _mix(np.array(seed % 2**64, np.uint64))
     drawn = _mix(drawn + users.astype(np.uint64))

@@ -57,7 +57,7 @@ class Inspection:
     times: dict[str, tuple[int, int]]
     """First and last timestamp of each split, in seconds; empty where the log has none."""
     shared: dict[tuple[str, str], int]
-    """Pairs that are in two splits; all must be 0."""
+    """Pairs that are in two splits; all must be 0, except in sequences, where an item may come again."""
     unseen: dict[str, Unseen]
     """Of validation and test."""
     popularity: list[tuple[int, int, int, int]]
@@ -80,7 +80,7 @@ def inspect(path: Path) -> Inspection:
         path=path,
         manifest=data.manifest,
         rows=rows | ({"pool": len(data.pool[0])} if data.pool else {}),
-        density=(sum(rows.values()) - sum(shared.values())) / (data.n_users * data.n_items),
+        density=len(np.unique(np.concatenate(list(keys.values())))) / (data.n_users * data.n_items),
         users=spread(counts[0]),
         items=spread(counts[1]),
         users_of={split: len(np.unique(users)) for split, (users, _) in pairs.items()},
@@ -118,9 +118,9 @@ def _counts(pairs: dict[str, Pairs], side: int, size: int) -> NDArray[np.int64]:
 
 
 def _keys(pairs: Pairs) -> NDArray[np.int64]:
-    """A number per pair, in ascending order."""
+    """A number per distinct pair, in ascending order."""
     users, items = pairs
-    return users.astype(np.int64) << 32 | items
+    return np.unique(users.astype(np.int64) << 32 | items)
 
 
 def _common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:

@@ -1,6 +1,6 @@
 """Where a prepared dataset comes from: its raw files and settings, and whether a folder was made of the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,28 +27,33 @@ def origin_of(files: States, settings: "PrepareSettings") -> dict[str, Any]:
     origin: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "recloss": __version__,
-        "task": "pairs",
+        "task": settings.task,
         "sources": [_checksum(file) for file in files],
         "settings": settings.content(),
     }
     return origin | ({"hash_key_check": check_value(hash_key())} if settings.hash_ids else {})
 
 
-def states(log: list[Source]) -> States:
-    """The raw files as they are now: those of the sources, and lists of ids that come with a given split."""
+def paths_of(log: list[Source]) -> list[Path]:
+    """The raw files: those of the sources, and lists of ids that come with a given split."""
     paths = [source.path for source in log]
     if log[0].checks.numbering:
         paths += [file.path for file in log[0].checks.numbering.files.values()]
+    return paths
+
+
+def states(paths: Iterable[Path]) -> States:
+    """The raw files as they are now."""
     return {path: _state(path) for path in dict.fromkeys(paths)}
 
 
-def check_unchanged(log: list[Source], before: States) -> None:
+def check_unchanged(before: States) -> None:
     """Refuse files that are not what the checksum was computed of.
 
     Raises:
         InputError: naming the first of them.
     """
-    for path, state in states(log).items():
+    for path, state in states(before).items():
         if state != before[path]:
             raise InputError(f"{path.name}: changed while it was read; prepare it again when nothing writes to it")
 
@@ -59,7 +64,7 @@ def occupied(out: Path) -> bool:
 
 
 def found(
-    out: Path, origin: dict[str, Any], log: list[Source], settings: "PrepareSettings", say: Callable[[str], None]
+    out: Path, origin: dict[str, Any], format_: str, settings: "PrepareSettings", say: Callable[[str], None]
 ) -> dict[str, Any]:
     """The manifest of what is in ``out``, if it has this origin.
 
@@ -73,7 +78,7 @@ def found(
         raise InputError(f"{error}; {advice}") from None
     same = {key: manifest.get(key) == origin.get(key) for key in ("task", "sources", "hash_key_check")}
     same["settings"] = settings.equal(manifest["settings"])
-    same["format"] = manifest["steps"][0]["format"] == log[0].format
+    same["format"] = manifest["steps"][0]["format"] == format_
     changed = [key.replace("_", " ") for key, unchanged in same.items() if not unchanged]
     if changed:
         raise InputError(f"{out}: prepared before with other {' and '.join(changed)}; {advice}")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.prepare import sequences
 from pipelines.prepare.clean import Refused, clean
 from pipelines.prepare.dataset import MANIFEST, Fingerprint
 from pipelines.prepare.divide import Divided, divide
 from pipelines.prepare.engines import Engine, running
 from pipelines.prepare.folder import ShardWriter, staging, write
 from pipelines.prepare.noise import add_noise
-from pipelines.prepare.origin import check_unchanged, found, occupied, origin_of, states
+from pipelines.prepare.origin import check_unchanged, found, occupied, origin_of, paths_of, states
 from pipelines.prepare.readers import Source, sources
+from pipelines.prepare.readers.times import MICRO
 from pipelines.prepare.steps import Steps
 from recloss.errors import InputError
 
@@ -42,6 +44,7 @@ def prepare(
     Steps: read; drop ratings below ``min_rating``; keep one of repeated (user, item) pairs; k-core to the fixed
     point; index users and items; split; put noise into train; write. The files are the same, byte for byte, for both
     engines and for any order of rows or division of the log into files (the manifest names the source files).
+    Of sequences repeated pairs stay, and the order of rows counts where their times are equal.
     ``auto`` starts Ray for raw files above ``LOCAL_BYTES``; its workers read ``raw`` at the same path, the caller
     writes ``out``. If ``out`` is what this call would write, nothing is done.
 
@@ -49,23 +52,27 @@ def prepare(
         InputError: the log cannot be read, nothing is left after a step, or ``out`` holds something else.
     """
     say = on_step or (lambda _: None)
+    if settings.task in ("rank", "link"):
+        from pipelines.prepare.whole import prepare_whole  # loads torch, which the workers that read logs do without
+
+        return prepare_whole(raw, out, settings, engine, workers, say)
     log = sources(raw, settings, say)
     _check_columns(log, settings)
-    files = states(log)
+    files = states(paths_of(log))
     origin = origin_of(files, settings)
     if occupied(out):
-        return found(out, origin, log, settings, say)
+        return found(out, origin, log[0].format, settings, say)
     size = sum(source["bytes"] for source in origin["sources"])
     with staging(out) as folder, running(engine, size, workers, memory) as chosen:
         manifest = origin | _steps(chosen, log, settings, raw, folder, say)
-        check_unchanged(log, files)
+        check_unchanged(files)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         try:
             folder.rename(out)
         except OSError:
             if not occupied(out):
                 raise
-            return found(out, origin, log, settings, say)  # written meanwhile by another run
+            return found(out, origin, log[0].format, settings, say)  # written meanwhile by another run
     say(f"wrote {out}")
     return manifest
 
@@ -106,8 +113,15 @@ def _steps(
     return {
         "sizes": {"users": len(users), "items": len(items), **divided.sizes},
         "steps": steps.done,
-        "fingerprint": _write(engine, divided, folder),
+        **({"distinct": _distinct(engine, divided)} if settings.task == "sequence" else {}),
+        "fingerprint": _write(engine, divided, folder, settings.task),
     }
+
+
+def _distinct(engine: Engine, divided: Divided) -> dict[str, int]:
+    """Distinct pairs in each split of sequences."""
+    counts = pa.concat_tables(engine.tables(engine.map(divided.blocks, sequences.distinct)))
+    return {split: pc.sum(counts[split]).as_py() for split in counts.column_names}
 
 
 def _report(refused: Refused, folder: Path) -> str:
@@ -117,10 +131,10 @@ def _report(refused: Refused, folder: Path) -> str:
     return f"{refused.count:,} bad rows left out; {BAD_ROWS} has the first {len(refused.messages):,}"
 
 
-def _write(engine: Engine, divided: Divided, folder: Path) -> str:
+def _write(engine: Engine, divided: Divided, folder: Path, task: str) -> str:
     """Write the shards of the splits, and of the pool if there is one; returns the fingerprint."""
     writers = {part: ShardWriter(folder / part) for part in divided.sizes}
-    fingerprint = Fingerprint(divided.users, divided.items)
+    fingerprint = Fingerprint(divided.users, divided.items, task)
     last = -1
     for table in engine.tables(divided.blocks):
         first, end = pc.min_max(table["user"]).as_py().values()
@@ -132,6 +146,9 @@ def _write(engine: Engine, divided: Divided, folder: Path) -> str:
         if "rating" in table.column_names:
             at = table.column_names.index("rating")
             table = table.set_column(at, "rating", table["rating"].cast(pa.float32()))
+        if task == "sequence" and "timestamp" in table.column_names:
+            at = table.column_names.index("timestamp")
+            table = table.set_column(at, "timestamp", pa.array(table["timestamp"].to_numpy() // MICRO))
         for code, part in enumerate(writers):
             rows = table.filter(pc.equal(which, code))
             writers[part].add(rows)

@@ -1,6 +1,6 @@
 """An inspection as a terminal shows it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.prepare.inspect import Inspection, Spread
 from pipelines.prepare.words import day, told
@@ -14,15 +14,16 @@ def shown(found: Inspection) -> list[str]:
     """The lines: how it was made, sizes, spread, what the splits share, popularity. No user or item is named."""
     return [
         f"{found.path}: fingerprint {found.manifest['fingerprint']}",
-        *_section("how it was made", told(found.manifest)),
-        *_section("sizes", _sizes(found)),
-        *_section("interactions (all splits)", _spreads(found)),
-        *_section("splits", _splits(found)),
-        *_section("items by number of interactions", _popularity(found)),
+        *section("how it was made", told(found.manifest)),
+        *section("sizes", _sizes(found)),
+        *section("interactions (all splits)", _spreads(found)),
+        *section("splits", _splits(found)),
+        *section("items by number of interactions", histogram(found.popularity, "items", "interactions")),
     ]
 
 
-def _section(title: str, lines: Iterable[str]) -> list[str]:
+def section(title: str, lines: Iterable[str]) -> list[str]:
+    """An empty line, the title, and the lines below it."""
     return ["", title, *(f"  {line}".rstrip() for line in lines)]
 
 
@@ -35,16 +36,21 @@ def _sizes(found: Inspection) -> list[str]:
         users = f"{found.users_of[split]:,}" if split in found.users_of else ""
         rows.append([NAMES[split], f"{count:,}", users, *times])
     whole = f"{sizes['users']:,} users, {sizes['items']:,} items, {total:,} interactions, density {found.density:.5f}"
-    return [whole, *_aligned(rows)]
+    return [whole, *aligned(rows)]
 
 
 def _spreads(found: Inspection) -> list[str]:
-    rows = [["", *found.users.quantiles, "none", "only one", "Gini"]]
-    rows += [_spread("per user", found.users), _spread("per item", found.items)]
-    return _aligned(rows)
+    return spreads({"per user": found.users, "per item": found.items})
+
+
+def spreads(found: Mapping[str, Spread]) -> list[str]:
+    """A line per spread, with its title."""
+    heading = ["", *next(iter(found.values())).quantiles, "none", "only one", "Gini"]
+    return aligned([heading, *(_spread(title, spread) for title, spread in found.items())])
 
 
 def _spread(title: str, spread: Spread) -> list[str]:
+    """Title, quantiles with the mean, how many have none and only one, and the Gini coefficient."""
     n = spread.size
     shares = [f"{part:,} ({part / n:.1%})" for part in (spread.none, spread.single)]
     quantiles = (f"{value:,.2f}".removesuffix(".00") for value in spread.quantiles.values())
@@ -53,26 +59,25 @@ def _spread(title: str, spread: Spread) -> list[str]:
 
 def _splits(found: Inspection) -> list[str]:
     shared = sum(found.shared.values())
-    lines = [f"pairs in two splits: {shared:,}{'' if shared == 0 else ' (must be 0: prepare it again)'}"]
+    wrong = shared > 0 and found.manifest.get("task") != "sequence"
+    lines = [f"pairs in two splits: {shared:,}{' (must be 0: prepare it again)' if wrong else ''}"]
     for split, unseen in found.unseen.items():
         who = f"{unseen.users:,} users and {unseen.items:,} items"
         lines.append(f"{NAMES[split]}: {who} without a training interaction, {unseen.rows:,} interactions with them")
     return lines
 
 
-def _popularity(found: Inspection) -> list[str]:
-    longest = max(items for _, _, items, _ in found.popularity)
-    rows = [["", "items", "share of interactions", ""]]
-    total = sum(interactions for *_, interactions in found.popularity)
-    for low, high, items, interactions in found.popularity:
-        bar = "█" * max(round(BAR * items / longest), int(items > 0))
-        rows.append(
-            [f"{low:,}" if low == high else f"{low:,}-{high:,}", f"{items:,}", f"{interactions / total:.1%}", bar]
-        )
-    return _aligned(rows, left=(0, 3))
+def histogram(bins: Sequence[tuple[int, int, int, int]], things: str, parts: str) -> list[str]:
+    """Bins of `popularity`: how many things are in each, what part of all they have, and a bar."""
+    longest, total = max(n for _, _, n, _ in bins), sum(part for *_, part in bins)
+    rows = [["", things, f"share of {parts}", ""]]
+    for low, high, n, part in bins:
+        bar = "█" * max(round(BAR * n / longest), int(n > 0))
+        rows.append([f"{low:,}" if low == high else f"{low:,}-{high:,}", f"{n:,}", f"{part / total:.1%}", bar])
+    return aligned(rows, left=(0, 3))
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Columns of equal width, numbers to the right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return [

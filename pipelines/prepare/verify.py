@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from pipelines.doctor import Check
 from pipelines.prepare.dataset import MANIFEST, POOL, SIDES, SPLITS, Fingerprint, parts, read_manifest, shard_files
+from pipelines.prepare.graphs.store import NEGATIVES, extra_files
+from pipelines.prepare.graphs.verify import extra_checks
+from pipelines.prepare.ranking.verify import whole_queries
 from pipelines.prepare.run import BAD_ROWS
+from pipelines.prepare.verify_order import Places
+from pipelines.prepare.verify_rows import out_of_range, unusable
 from recloss.errors import InputError
 
-COLUMNS = {
-    "user": pa.int32(),
-    "item": pa.int32(),
-    "rating": pa.float32(),
-    "timestamp": pa.int64(),
-    "position": pa.int64(),
-}
-"""What a shard has, in this order; the last three where the log has them."""
 BATCH_ROWS = 2**20
 AGAIN = "remove it and prepare it again"
 
@@ -35,7 +32,7 @@ Keys = NDArray[np.int64]
 def verify(path: Path, raw: Path | None = None) -> list[Check]:
     """A check per thing that the manifest says; with ``raw``, also that the raw files are the ones it was made from.
 
-    The pairs of validation, test and pool are held in memory, those of train are not.
+    The pairs of validation, test and pool are held in memory, those of train are not; of sequences none.
 
     Raises:
         InputError: there is no prepared dataset at all, or no ``raw``.
@@ -70,12 +67,14 @@ class _Verification:
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path, self.manifest, self.sizes = path, manifest, manifest["sizes"]
         self.fingerprint: Fingerprint | None = None
+        self.task = manifest.get("task", "pairs")
+        self.places = Places(self.sizes["users"]) if self.task == "sequence" else None
 
     def checks(self) -> list[Check]:
         ids = {side: self._ids(side) for side in SIDES}
         readable = [found for _, found in ids.values() if found is not None]
         if len(readable) == len(SIDES):
-            self.fingerprint = Fingerprint(*readable)
+            self.fingerprint = Fingerprint(readable[0], readable[1], self.task)
         names = parts(self.sizes)
         seen: dict[str, _Part] = {}
         for name in sorted(names, key=["test", "valid", POOL, "train"].index):  # train last: its pairs are not kept
@@ -83,8 +82,9 @@ class _Verification:
         return [
             self._steps(),
             *(check for check, _ in ids.values()),
-            *(_of_part(seen[name], self.sizes[name]) for name in names),
-            self._overlap(seen),
+            *(self._of_part(seen[name]) for name in names),
+            self._overlap(seen) if self.places is None else _order(self.places),
+            *self._of_task(),
             self._fingerprint(),
             self._others(),
         ]
@@ -123,22 +123,26 @@ class _Verification:
         kept = {other.name: np.sort(np.concatenate([*other.keys, np.empty(0, np.int64)])) for other in others}
         last = -1
         for file, batch in self._batches(part):
-            if problem := self._unusable(batch):
+            if problem := unusable(batch, self.task, self.sizes):
                 part.problems.append(f"{file}: {problem}")
                 self.fingerprint = None
                 continue
-            part.problems += [f"{file}: {problem}" for problem in _out_of_range(batch)]
-            users, items = (batch[side].to_numpy().astype(np.int64) for side in ("user", "item"))
-            keys = users << 32 | items
+            part.problems += [f"{file}: {problem}" for problem in out_of_range(batch)]
+            users, second = (batch[name].to_numpy().astype(np.int64) for name in ("user", self._second))
+            keys = users << 32 | second
             steps = np.diff(keys, prepend=last)
             last = int(keys[-1])
             for at in np.flatnonzero(steps <= 0)[:1]:
-                what = "repeats the pair before it" if steps[at] == 0 else "is not in the order of user and item"
+                again = "repeats the pair before it" if self.places is None else "repeats the position before it"
+                what = again if steps[at] == 0 else f"is not in the order of user and {self._second}"
                 part.problems.append(f"{file}: row {part.rows + at + 1:,} of the split {what}")
-            for other, pairs in kept.items():
-                part.common[other] = part.common.get(other, 0) + _inside(pairs, keys)
-            if name != "train":
-                part.keys.append(keys)
+            if self.places is not None:
+                self.places.add(name, users, second)
+            else:
+                for other, pairs in kept.items():
+                    part.common[other] = part.common.get(other, 0) + _inside(pairs, keys)
+                if name != "train":
+                    part.keys.append(keys)
             if self.fingerprint is not None:
                 self.fingerprint.add(name, pa.Table.from_batches([batch]))
         return part
@@ -149,7 +153,7 @@ class _Verification:
             part.shards += 1
             try:
                 with pq.ParquetFile(file) as shard:
-                    for batch in shard.iter_batches(BATCH_ROWS):
+                    for batch in shard.iter_batches(self._batch_rows):
                         if batch.num_rows:
                             yield f"{part.name}/{file.name}", batch
                         part.rows += batch.num_rows
@@ -157,18 +161,23 @@ class _Verification:
                 part.problems.append(f"{part.name}/{file.name}: cannot be read ({_one_line(error)})")
                 self.fingerprint = None
 
-    def _unusable(self, batch: pa.RecordBatch) -> str:
-        """Other columns than a shard has, or an index out of range; empty if neither."""
-        if batch.schema.names != [name for name in COLUMNS if name in batch.schema.names] or any(
-            field.type != COLUMNS[field.name] for field in batch.schema
-        ):
-            return f"columns {', '.join(f'{field.name} ({field.type})' for field in batch.schema)}"
-        for side, size in (("user", self.sizes["users"]), ("item", self.sizes["items"])):
-            column = batch[side]
-            least, most = pc.min_max(column).as_py().values()
-            if column.null_count or least < 0 or most >= size:
-                return f"{side} index out of range, the manifest has {size:,}"
-        return ""
+    @property
+    def _batch_rows(self) -> int:
+        """Rows that are in memory at a time; of documents with features fewer."""
+        return BATCH_ROWS if self.task != "rank" else max(16 * BATCH_ROWS // self.sizes["features"], 1)
+
+    @property
+    def _second(self) -> str:
+        """What rows are in the order of after the user."""
+        return "item" if self.places is None else "position"
+
+    def _of_part(self, part: _Part) -> Check:
+        stated = self.sizes[part.name]
+        problems = part.problems + ([] if part.rows == stated else [f"the manifest says {stated:,}"])
+        shards = f"{part.shards} shard{'' if part.shards == 1 else 's'}"
+        fine = [f"sorted, no {'pair' if self.places is None else 'position'} twice, all in range"]
+        detail = "; ".join([f"{part.rows:,} interactions in {shards}", *(problems[:3] or fine)])
+        return Check(part.name, not problems, detail, AGAIN)
 
     def _overlap(self, seen: dict[str, _Part]) -> Check:
         """No pair is in two splits; the pool is taken from train, or copied if the settings say so."""
@@ -182,6 +191,20 @@ class _Verification:
         ]
         return Check("overlap", not wrong, "; ".join(wrong) or "no pair is in two splits", AGAIN)
 
+    def _of_task(self) -> list[Check]:
+        """What only lists of documents or only graphs have."""
+        if self.task == "rank":
+            return [whole_queries(self.path)]
+        if self.task != "link":
+            return []
+        checks, tables = extra_checks(self.path, self.sizes)
+        if not all(check.ok for check in checks):
+            self.fingerprint = None
+        if self.fingerprint is not None:
+            for name, table in tables.items():
+                self.fingerprint.add_file(name, table)
+        return checks
+
     def _fingerprint(self) -> Check:
         stated = self.manifest["fingerprint"]
         if self.fingerprint is None:
@@ -193,7 +216,9 @@ class _Verification:
 
     def _others(self) -> Check:
         """Nothing is there that does not belong to it."""
+        extra = extra_files(self.sizes) if self.task == "link" else {}
         known = {MANIFEST, *(f"{side}.parquet" for side in SIDES), *parts(self.sizes), BAD_ROWS}
+        known |= {name.partition("/")[0] for name in extra}
         others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in known)
         for part in parts(self.sizes):
             files = {file.name for file in shard_files(self.path / part)}
@@ -201,31 +226,20 @@ class _Verification:
             others += (
                 sorted(f"{part}/{e.name}" for e in folder.iterdir() if e.name not in files) if folder.is_dir() else []
             )
+        if self.task == "link":
+            inside = (f"{NEGATIVES}/{entry.name}" for entry in (self.path / NEGATIVES).glob("*"))
+            others += sorted(name for name in inside if name not in extra)
         detail = f"also here: {', '.join(others)}" if others else "nothing else is in the folder"
         return Check("other files", not others, detail, "they are never read; remove them", required=False)
 
 
-def _of_part(part: _Part, stated: int) -> Check:
-    problems = part.problems + ([] if part.rows == stated else [f"the manifest says {stated:,}"])
-    shards = f"{part.shards} shard{'' if part.shards == 1 else 's'}"
-    fine = ["sorted, no pair twice, all in range"]
+def _order(places: Places) -> Check:
+    """Each sequence is there from its first position to its last."""
+    broken = places.broken()
+    fine = "every sequence is complete, train before validation before test"
     return Check(
-        part.name, not problems, "; ".join([f"{part.rows:,} interactions in {shards}", *(problems[:3] or fine)]), AGAIN
+        "order", not broken, f"{broken:,} sequences are not complete or not in order" if broken else fine, AGAIN
     )
-
-
-def _out_of_range(batch: pa.RecordBatch) -> list[str]:
-    """What is wrong with values that are not indices; they may be missing where noise was added."""
-    names = batch.schema.names
-    problems = [f"a {name} below 0" for name in ("timestamp", "position") if name in names and _least(batch[name]) < 0]
-    if "rating" in names and pc.all(pc.is_finite(batch["rating"])).as_py() is False:
-        problems.append("a rating that is not finite")
-    return problems
-
-
-def _least(column: pa.Array) -> int:
-    least = pc.min(column).as_py()
-    return 0 if least is None else least
 
 
 def _inside(pairs: Keys, keys: Keys) -> int:
@@ -240,6 +254,8 @@ def _sources(manifest: dict[str, Any], raw: Path) -> Check:
     wrong = []
     for source in manifest["sources"]:
         file = raw / source["name"] if raw.is_dir() else raw
+        if len(manifest["sources"]) > 1 and not raw.is_dir():  # one of them is given, the others are beside it
+            file = raw.with_name(source["name"])
         if not file.is_file():
             wrong.append(f"{source['name']} is missing")
             continue

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.prepare.words_of_tasks import TELL_GRAPH, TELL_LISTS
 from pipelines.settings import PrepareSettings
 
 Facts = Mapping[str, Any]
@@ -18,7 +19,7 @@ def told(manifest: Facts) -> list[str]:
     for before, step in zip([None, *steps], steps, strict=False):
         tell = _TELL.get(step["step"], _other)
         sentences += [tell(step, before or step, settings)]
-    if settings["hash_ids"]:
+    if settings.get("hash_ids"):
         sentences.append(f"User ids are keyed hashes (check value of the key: {manifest['hash_key_check']}).")
     return [sentence for sentence in sentences if sentence]
 
@@ -54,7 +55,9 @@ def day(seconds: int) -> str:
 
 def _settings(manifest: Facts) -> dict[str, Any]:
     """The settings of a manifest; those it does not state are at their defaults."""
-    return PrepareSettings().content() | dict(manifest["settings"])
+    stated = dict(manifest["settings"])
+    task = {"task": stated.get("task", "pairs")}
+    return task | PrepareSettings.model_validate(task).content() | stated
 
 
 def _pairs(one: Facts, other: Facts) -> list[tuple[str, Any, Any]]:
@@ -83,7 +86,10 @@ def _rating(step: Facts, before: Facts, settings: Facts) -> str:
 def _distinct(step: Facts, before: Facts, settings: Facts) -> str:
     if step["rows"] == before["rows"]:
         return "No pair is repeated."
-    kept = {"any": "the earliest, of equally early ones the lowest rated", "first": "the first", "last": "the last"}
+    earliest = (
+        "the earliest" if settings.get("task") == "sequence" else "the earliest, of equally early ones the lowest rated"
+    )
+    kept = {"any": earliest, "first": "the first", "last": "the last"}
     return f"Of repeated pairs one was kept ({kept[settings['keep']]}): {_left(step, before)}."
 
 
@@ -100,6 +106,11 @@ def _index(step: Facts, before: Facts, settings: Facts) -> str:
     order = {"integer": "as integers", "bytes": "byte by byte"}
     users, items = (order[step[f"{side}_order"]] for side in ("user", "item"))
     return f"Numbered in the order of the original ids: users {users}, items {items}."
+
+
+def _order(step: Facts, before: Facts, settings: Facts) -> str:
+    repeated = f"{step['repeated']:,} interactions repeat an earlier pair of their sequence"
+    return f"Put in order, {step['tied']:,} at the time of the one before; {repeated}."
 
 
 def _split(step: Facts, before: Facts, settings: Facts) -> str:
@@ -184,7 +195,10 @@ _TELL: dict[str, Callable[[Facts, Facts, Facts], str]] = {
     "distinct": _distinct,
     "k_core": _k_core,
     "index": _index,
+    "order": _order,
     "split": _split,
     "unseen": _unseen,
     "noise": _noise,
+    **TELL_LISTS,
+    **TELL_GRAPH,
 }

@@ -1,15 +1,14 @@
 """A sweep's results by cell: which trials count in a table, and why a cell may have none."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.prepare.words import differences
-from pipelines.references import REFERENCES
-from pipelines.settings import REFERENCE
+from pipelines.references import ALL
+from pipelines.settings import REFERENCE, TASKS, Task
 from pipelines.tracking import Results, Selection, TrialRun
-from recloss import backbones, losses
 from recloss.errors import InputError, plain
 
 FINGERPRINT_DIGITS = 12
@@ -34,16 +33,18 @@ class Cell:
     """Trials of the selected configuration on the confirmation seeds."""
     notes: tuple[str, ...] = ()
     """What a reader should know of its search."""
+    task: Task = "pairs"
+    """Of its trials."""
 
     @property
     def backbone_title(self) -> str:
         """The backbone as the papers print it."""
-        return title(backbones.BACKBONES, self.backbone)
+        return title(TASKS[self.task].backbones, self.backbone)
 
     @property
     def loss_title(self) -> str:
         """The loss, or the reference model, as the papers print it."""
-        return title(REFERENCES if self.backbone == REFERENCE else losses.LOSSES, self.loss)
+        return title(ALL if self.backbone == REFERENCE else TASKS[self.task].losses, self.loss)
 
     @property
     def points(self) -> int:
@@ -81,9 +82,10 @@ def sweep_cells(results: Results, mix_fingerprints: bool = False) -> list[Cell]:
     trials: dict[tuple[str, str, str], list[TrialRun]] = defaultdict(list)
     for trial in results.trials:
         trials[trial.data, trial.backbone, trial.loss].append(trial)
-    models = [(REFERENCE, canonical(REFERENCES, name)) for name in results.settings.get("references", {})]
+    spec = TASKS[task_of(results)]
+    models = [(REFERENCE, canonical(ALL, name)) for name in results.settings.get("references", {})]
     models += [
-        (canonical(backbones.BACKBONES, backbone), canonical(losses.LOSSES, loss))
+        (canonical(spec.backbones, backbone), canonical(spec.losses, loss))
         for backbone in results.settings["backbones"]
         for loss in results.settings["losses"]
     ]
@@ -94,7 +96,13 @@ def sweep_cells(results: Results, mix_fingerprints: bool = False) -> list[Cell]:
 
 def baselines(results: Results) -> list[str]:
     """Names in code of the losses and references that the sweep declares as baselines."""
-    return [canonical(losses.LOSSES | REFERENCES, name) for name in results.settings["baselines"]]
+    known = {**TASKS[task_of(results)].losses, **ALL}
+    return [canonical(known, name) for name in results.settings["baselines"]]
+
+
+def task_of(results: Results) -> Task:
+    """What the sweep's trials train for; sweeps from before there were tasks trained on pairs."""
+    return results.settings.get("task", "pairs")
 
 
 def difference(results: Results, one: str, other: str) -> str:
@@ -105,13 +113,13 @@ def difference(results: Results, one: str, other: str) -> str:
     return plain(f"they differ in {'; '.join(differences(known[0], known[1]))}")
 
 
-def canonical(registry: dict[str, Any], name: str) -> str:
+def canonical(registry: Mapping[str, Any], name: str) -> str:
     """Name in code of a loss or backbone: "SL@K" is "slatk"; an unknown name stays."""
     key = name.lower().replace("@", "at")
     return key if key in registry else name
 
 
-def title(registry: dict[str, Any], name: str) -> str:
+def title(registry: Mapping[str, Any], name: str) -> str:
     """How the papers print a loss or backbone; the plain name of one that this installation does not know."""
     return registry[name].title if name in registry else plain(name)
 
@@ -139,6 +147,7 @@ def _cell(results: Results, name: tuple[str, str, str], fingerprint: str, trials
             and t.configuration == selection.configuration
         ),
         notes=results.notes.get(name, ()),
+        task=task_of(results),
     )
 
 

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, canonical
-from pipelines.settings import PrepareSettings
+from pipelines.settings import TASKS, PrepareSettings
 from pipelines.tracking import Results
-from recloss import losses
 from recloss.errors import plain
 
 _MASKING = {"False": "training positives hidden", "True": "training and validation positives hidden"}
@@ -23,7 +22,8 @@ def header(results: Results, cells: list[Cell]) -> list[str]:
     masking = " or ".join(_MASKING.get(value, value) for value in _protocol(cells, "mask_valid"))
     cutoffs = " or ".join(value.strip("[]") for value in _protocol(cells, "cutoffs"))
     ties, metric = (" or ".join(_protocol(cells, key)) for key in ("ties", "metric"))
-    lines.append(f"ranking: all items, K = {cutoffs}, {masking}, ties by {ties}")
+    ranking = TASKS[settings.get("task", "pairs")].ranking
+    lines.append(f"ranking: {ranking.format(cutoffs=cutoffs, masking=masking, ties=ties)}")
     lines += _search(settings)
     lines.append(f"selection: validation {metric}, mean over seeds {_list(settings['seeds'])}")
     lines.append(f"scores: test, mean ± standard deviation (n-1) over seeds {_list(settings['confirm_seeds'])}")
@@ -75,7 +75,8 @@ def _budgets(cells: list[Cell]) -> list[str]:
 
 def _baselines(settings: dict[str, Any], cells: list[Cell]) -> list[str]:
     titles = {cell.loss: cell.loss_title for cell in cells}
-    names = [canonical(losses.LOSSES, name) for name in settings["baselines"]]
+    known = TASKS[settings.get("task", "pairs")].losses
+    names = [canonical(known, name) for name in settings["baselines"]]
     return [titles.get(name, name) for name in names]
 
 

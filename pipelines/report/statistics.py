@@ -4,7 +4,7 @@ The unit is the user: the scores of the confirmation seeds are averaged per user
 loss takes part where the table ranks it; what cannot be compared is left out and `left_out` says why.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,7 +95,7 @@ def compare(
     declared = baselines(results)
     found: list[Comparison] = []
     for column, rows, _ in _columns(results, users, metric, mix_fingerprints):
-        values = _matrix([_over_seeds(score, users, metric) for _, score in rows])
+        values = _matrix([over_seeds([users[v.trial] for v in score.values], metric) for _, score in rows])
         found += compare_column(column, rows, values, declared, resamples, seed)
     return found
 
@@ -154,9 +154,8 @@ def _columns(
     return columns
 
 
-def _over_seeds(score: Score, users: "Mapping[str, pa.Table]", metric: str) -> tuple[NDArray[Any], Floats]:
-    """Users that have a score on every seed, ascending, and its mean over the seeds."""
-    tables = [users[value.trial] for value in score.values]
+def over_seeds(tables: "Sequence[pa.Table]", metric: str) -> tuple[NDArray[Any], Floats]:
+    """Users that have a score in every seed's table, ascending, and its mean over the seeds."""
     ids = np.concatenate([table["user"].to_numpy() for table in tables])
     values = np.concatenate([table[metric].to_numpy() for table in tables])
     known = np.isfinite(values)

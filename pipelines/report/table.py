@@ -11,17 +11,14 @@ from itertools import groupby
 
 from pipelines.report.cells import FINGERPRINT_DIGITS, Cell, baselines, difference, sweep_cells
 from pipelines.report.header import header
-from pipelines.settings import REFERENCE
+from pipelines.settings import REFERENCE, TASKS
 from pipelines.tracking import Results
-from recloss import losses
 from recloss.errors import InputError, choices, plain
-from recloss.metrics import metric_name, parse_metric
+from recloss.metrics import parse_metric
 
-DEFAULT_METRICS = ("recall", "ndcg")
 _METRIC_TITLES = {"ndcg": "NDCG", "mrr": "MRR", "hit_rate": "HitRate"}
 _LOWER_IS_BETTER = ("gini",)
 REFERENCES, _OTHER = "references", "other"
-_FAMILIES = (REFERENCES, *losses.FAMILIES, _OTHER)
 """Groups of rows, in their order; "other" is a loss that this installation does not know."""
 SIGNIFICANT = (
     "* significantly better than the best baseline: paired t-test over users, p < 0.05 after Holm's correction"
@@ -80,8 +77,13 @@ class Column:
 
     @property
     def metric_title(self) -> str:
-        """The metric as the papers print it: ``NDCG@20``, ``Recall@20 (tail)``; with an arrow where lower is better."""
-        name, k = self.metric.rsplit("_", 1)
+        """The metric as the papers print it: ``NDCG@20``, ``Recall@20 (tail)``; with an arrow where lower is better.
+
+        Without a cut-off, as of links, ``MRR``.
+        """
+        name, _, k = self.metric.rpartition("_")
+        if not name:
+            return _METRIC_TITLES[k]
         name, _, group = (name, "", "") if name in _METRIC_TITLES else name.partition("_")
         arrow = " ↓" if self.lower_is_better else ""
         return f"{_METRIC_TITLES.get(name, name.capitalize())}@{k}{f' ({group})' if group else ''}{arrow}"
@@ -143,7 +145,7 @@ def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fing
 
     Args:
         results: what the tracking store holds.
-        metrics: such as ``["ndcg_20"]``; where not given, recall and NDCG at every cut-off of the protocol.
+        metrics: such as ``["ndcg_20"]``; where not given, those that the task shows at every cut-off of the protocol.
         mix_fingerprints: show results on other contents of a data set than its column's, with a footnote and unranked.
 
     Raises:
@@ -171,12 +173,13 @@ def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fing
                 improvements.append(_improvement(_means(scores), declared, rivals, column, notes))
 
     cell_of = {cell.loss: cell for cell in cells}
+    families = (REFERENCES, *TASKS[cells[0].task].families, _OTHER)
     made = [Row(loss, cell_of[loss].loss_title, tuple(scores), _family(cell_of[loss])) for loss, scores in rows.items()]
     return Table(
         sweep=plain(results.experiment),
         header=tuple(header(results, cells)),
         columns=tuple(columns),
-        rows=tuple(sorted(made, key=lambda row: _FAMILIES.index(row.family))),
+        rows=tuple(sorted(made, key=lambda row: families.index(row.family))),
         improvements=tuple(improvements),
         notes=tuple(notes.texts),
     )
@@ -198,7 +201,7 @@ def _metrics(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
         texts = {cell.selection.configuration["protocol.cutoffs"] for cell in cells if cell.selection}
         cutoffs = sorted({k for text in texts for k in json.loads(text)}) or [20]
-        return [metric_name(metric, k) for k in cutoffs for metric in DEFAULT_METRICS]
+        return TASKS[cells[0].task].shown_at(cutoffs)
     tested = {name for cell in cells for trial in cell.confirmation for name in trial.metrics}
     measured = {name.removeprefix("test/") for name in tested if name.startswith("test/")}
     for name in wanted:
@@ -224,7 +227,8 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _family(cell: Cell) -> str:
     if cell.backbone == REFERENCE:
         return REFERENCES
-    return next((name for name, members in losses.FAMILIES.items() if losses.LOSSES.get(cell.loss) in members), _OTHER)
+    spec = TASKS[cell.task]
+    return next((name for name, members in spec.families.items() if spec.losses.get(cell.loss) in members), _OTHER)
 
 
 class _Notes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.search.space import Space
-from pipelines.settings import REFERENCE, Trial, make_reference_trial, make_trial
+from pipelines.settings import REFERENCE, Task, Trial, make_reference_trial, make_trial
 
 Configuration = tuple[Trial, ...]
 """The trials of one configuration, one per seed of the search."""
@@ -24,6 +24,7 @@ class Cell:
         configurations: all of them; with TPE, which finds them as it goes, some that show the settings to be valid.
         size: number of configurations, at most.
         notes: what a reader of its result should know of its budget.
+        task: of its trials.
     """
 
     data: str
@@ -36,6 +37,7 @@ class Cell:
     configurations: tuple[Configuration, ...] = ()
     size: int = 0
     notes: tuple[str, ...] = ()
+    task: Task = "pairs"
 
     @property
     def grid(self) -> tuple[Trial, ...]:
@@ -62,5 +64,7 @@ class Cell:
         if self.backbone == REFERENCE:
             first = make_reference_trial(self.fingerprint, self.loss, point, seed=seed, where=where)
         else:
-            first = make_trial(self.fingerprint, self.backbone, self.loss, point, seed=seed, where=where)
+            first = make_trial(
+                self.fingerprint, self.backbone, self.loss, point, task=self.task, seed=seed, where=where
+            )
         return first, *(first.model_copy(update={"seed": seed}) for seed in self.seeds[1:])

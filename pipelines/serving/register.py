@@ -9,11 +9,12 @@ from pathlib import Path
 from pipelines.report.cells import Cell, canonical, sweep_cells
 from pipelines.serving.snapshot import write_snapshot
 from pipelines.serving.source import data_folder, read_trial
+from pipelines.settings import TASKS
 from pipelines.sweep.progress import Say
 from pipelines.tracking import Results, TrialRun, read_results
 from pipelines.tracking.models import ALIAS, RANKING, download_trial, register, registered_version
 from pipelines.train.folder import CONFIG, MODEL
-from recloss import __version__, backbones, losses
+from recloss import __version__
 from recloss.errors import InputError, choices, plain
 
 
@@ -74,12 +75,12 @@ def model_name(experiment: str, data: str, backbone: str, loss: str) -> str:
 
 
 def _wanted(cells: list[Cell], wanted: Sequence[str]) -> list[Cell]:
-    named = {_key(cell): cell for cell in cells}
+    named, spec = {_key(cell): cell for cell in cells}, TASKS[cells[0].task]
     keys = []
     for key in wanted:
         data, _, rest = key.partition("/")
         backbone, _, loss = rest.partition("/")
-        own = "/".join((data, canonical(backbones.BACKBONES, backbone), canonical(losses.LOSSES, loss)))
+        own = "/".join((data, canonical(spec.backbones, backbone), canonical(spec.losses, loss)))
         if own not in named:
             raise InputError(f"--cell: {choices('cell', key, named)}")
         keys.append(own)

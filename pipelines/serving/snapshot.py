@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipelines.settings import REFERENCE, Trial
+from pipelines.settings import REFERENCE, Trial, task_of_reference
 from pipelines.tracking.served import FORMAT
 from pipelines.train import mapped
-from pipelines.train.build import build
+from pipelines.train.tasks.pairs import build
 from recloss.checkpoints import load_checkpoint
 from recloss.errors import InputError
 from recloss.evaluation import evaluating
@@ -36,8 +36,12 @@ def write_snapshot(trial: Trial, model: Path, data: Path, out: Path, about: dict
         about: more to say in ``ranking.json``.
 
     Raises:
-        InputError: if the folder holds other data, or the model is damaged, of another size or not finite.
+        InputError: if the trial is of a task that cannot be served, the folder holds other data, or the model is
+            damaged, of another size or not finite.
     """
+    task = task_of_reference(trial.loss.name) if trial.task == REFERENCE else trial.task
+    if task != "pairs":
+        raise InputError(f"trial {trial.hash} is of the task {task!r}; models of pairs alone can be served")
     train = mapped.interactions(data, trial.data, "train")
     order = item_order(train.n_items)
     place = torch.argsort(order)

@@ -1,6 +1,15 @@
 """Every YAML file and command-line option as a pydantic model; nothing else parses configuration."""
 
 from pipelines.settings.base import Settings, parse, read, read_yaml
+from pipelines.settings.components import (
+    COMPONENTS,
+    DEFAULT_SAMPLER,
+    REFERENCE,
+    ComponentSettings,
+    component,
+    construct,
+    hyper_parameters,
+)
 from pipelines.settings.prepare import Columns, EngineSettings, KCore, Noise, PrepareSettings
 from pipelines.settings.public import PublicDataset, PublicSource
 from pipelines.settings.reference import make_reference_trial
@@ -14,21 +23,17 @@ from pipelines.settings.sweep import (
     SpaceSettings,
     SweepSettings,
 )
+from pipelines.settings.tasks import TASKS, Task, TaskSpec, task_of_reference
 from pipelines.settings.trial import (
-    COMPONENTS,
-    DEFAULT_SAMPLER,
-    REFERENCE,
     RESULT_VERSION,
     SECTIONS,
-    ComponentSettings,
     OptimSettings,
     ProtocolSettings,
+    SoftLabelSettings,
     TrainSettings,
     Trial,
-    component,
-    construct,
+    check_metric,
     dotted_names,
-    hyper_parameters,
     make_trial,
 )
 
@@ -38,6 +43,7 @@ __all__ = [
     "REFERENCE",
     "RESULT_VERSION",
     "SECTIONS",
+    "TASKS",
     "BudgetSettings",
     "Choices",
     "Columns",
@@ -56,10 +62,14 @@ __all__ = [
     "ResourceSettings",
     "SearchSettings",
     "Settings",
+    "SoftLabelSettings",
     "SpaceSettings",
     "SweepSettings",
+    "Task",
+    "TaskSpec",
     "TrainSettings",
     "Trial",
+    "check_metric",
     "component",
     "construct",
     "dotted_names",
@@ -70,4 +80,5 @@ __all__ = [
     "parse_axes",
     "read",
     "read_yaml",
+    "task_of_reference",
 ]

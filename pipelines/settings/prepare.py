@@ -60,11 +60,23 @@ EFFECTIVE = {
 }
 """Settings that not every split reads, by split."""
 _SOMETIMES = set().union(*EFFECTIVE.values())
+OF_TASK: dict[str, dict[str, Any]] = {"sequence": {"keep": "all", "split": "leave_last"}}
+"""Defaults that differ in a task from those of pairs, by task."""
+
+
+WHOLE = {
+    "rank": {"test_ratio", "valid_ratio", "split_seed"},
+    "link": {"split_seed", "negatives", "negatives_per_edge"},
+}
+"""Settings that have an effect on data that is no log of interactions, by task."""
 
 
 class PrepareSettings(Settings):
     """How a raw log becomes a prepared dataset; recorded in its manifest."""
 
+    task: Literal["pairs", "sequence", "rank", "link"] = "pairs"
+    """What is prepared. ``sequence``: each user's items in the order of time, an item may come again. ``rank``: judged
+    documents of queries. ``link``: a graph."""
     format: str = "auto"
     """A format of the log (``recloss prepare --help`` lists them); ``auto`` recognises what it safely can."""
     columns: Columns = Columns()
@@ -73,13 +85,15 @@ class PrepareSettings(Settings):
     """The first malformed row ends the preparation, or malformed rows are left out, counted and sampled."""
     min_rating: float | None = None
     """Interactions with a lower rating are dropped; needs a rating column."""
-    keep: Literal["any", "first", "last"] = "any"
-    """Which of repeated (user, item) pairs stays; ``first`` and ``last`` need a timestamp column."""
+    keep: Literal["any", "first", "last", "all"] = "any"
+    """Which of repeated (user, item) pairs stays; ``first`` and ``last`` need a timestamp column. ``all`` is the
+    default of sequences, and theirs alone."""
     k_core: KCore = KCore()
     """Every user and item keeps at least this many interactions (iterated to the fixed point); 1 keeps all."""
     split: Literal["iid", "temporal", "leave_last", "popularity", "given"] = "iid"
     """``iid``: per user, at random. ``temporal``: one cut in time for all. ``leave_last``: the last ones of each
-    user. ``popularity``: test items are drawn uniformly (PSL). ``given``: the log's own train and test files."""
+    user (the default of sequences, and the only one). ``popularity``: test items are drawn uniformly (PSL).
+    ``given``: the log's own train and test files."""
     test_ratio: float = Field(default=0.2, gt=0, lt=1)
     """Part of the interactions that is test (iid: of each user's) ..."""
     valid_ratio: float = Field(default=0.1, gt=0, lt=1)
@@ -100,6 +114,44 @@ class PrepareSettings(Settings):
     noise: Noise | None = None
     hash_ids: bool = False
     """User ids are replaced by their HMAC-SHA256 with the key in the environment variable RECLOSS_HASH_KEY."""
+    negatives: Literal["random", "hard"] = "random"
+    """What an edge of validation or test is ranked against (link): pairs with one of its nodes and another one that is
+    not linked with it, drawn uniformly, or those that most resemble edges (as HeaRT's)."""
+    negatives_per_edge: int = Field(default=500, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_task(cls, raw: Any) -> Any:
+        return {**OF_TASK.get(str(raw.get("task")), {}), **raw} if isinstance(raw, Mapping) else raw
+
+    @model_validator(mode="after")
+    def _fit_the_task(self) -> Self:
+        if self.task != "sequence":
+            if self.keep == "all":
+                raise ValueError("keep 'all' can be used with task 'sequence' alone; accepted here: any, first, last")
+            return self
+        if self.split != "leave_last":
+            raise ValueError(
+                f"split {self.split!r} cannot be used with task 'sequence'; accepted: leave_last, which takes the last "
+                "interactions of each user for validation and test"
+            )
+        if self.noise:
+            raise ValueError("noise cannot be used with task 'sequence': what is added has no place in a sequence")
+        if self.split_seed:
+            raise ValueError("split_seed has no effect with task 'sequence': its split draws nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _have_effect_in_task(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            fitting = [task for task, names in WHOLE.items() if name in names]
+            logs = name not in ("negatives", "negatives_per_edge")
+            effective = self.task in fitting if self.task in WHOLE else logs
+            if name == "task" or effective or getattr(self, name) == field.default:
+                continue
+            accepted = [*(["pairs", "sequence"] if logs else []), *fitting]
+            raise ValueError(f"{name} has no effect with task {self.task!r}, only with {', '.join(accepted)}")
+        return self
 
     @model_validator(mode="after")
     def _have_effect(self) -> Self:
@@ -117,11 +169,17 @@ class PrepareSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _effective(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        without = _SOMETIMES - EFFECTIVE[self.split]
+        if self.task in WHOLE:
+            return {name: value for name, value in handler(self).items() if name in WHOLE[self.task] | {"task"}}
+        without = (_SOMETIMES - EFFECTIVE[self.split]) | WHOLE["link"] - {"split_seed"}
+        without |= {"task"} if self.task == "pairs" else set()
         return {name: value for name, value in handler(self).items() if name not in without}
 
     def content(self) -> dict[str, Any]:
-        """What determines the prepared dataset: all that has an effect, but not how the format was named."""
+        """What determines the prepared dataset: all that has an effect, but not how the format was named.
+
+        Without ``task`` it means pairs, as in manifests from before there were other tasks.
+        """
         return self.model_dump(mode="json", exclude={"format"})
 
     def equal(self, recorded: Mapping[str, Any]) -> bool:

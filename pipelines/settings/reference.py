@@ -5,17 +5,9 @@ from typing import Any
 
 from pipelines import references
 from pipelines.settings.base import parse
-from pipelines.settings.trial import (
-    COMPONENTS,
-    REFERENCE,
-    SECTIONS,
-    ComponentSettings,
-    ProtocolSettings,
-    TrainSettings,
-    Trial,
-    component,
-    hyper_parameters,
-)
+from pipelines.settings.components import COMPONENTS, REFERENCE, ComponentSettings, component, hyper_parameters
+from pipelines.settings.tasks import TASKS, task_of_reference
+from pipelines.settings.trial import SECTIONS, ProtocolSettings, TrainSettings, Trial, check_metric
 from recloss.errors import InputError, choices
 
 ONE_FIT = TrainSettings(epochs=1, valid_every=1)
@@ -41,12 +33,18 @@ def make_reference_trial(data: str, name: str, dotted: Mapping[str, Any], *, see
         if key not in accepted:
             raise InputError(f"{where}: {choices(f'setting of the reference {cls.name!r}:', key, accepted)}")
         nested[section][field] = value
+    protocol = parse(ProtocolSettings, nested["protocol"], f"{where}: protocol")
+    spec = TASKS[task_of_reference(name)]
+    check_metric(protocol, spec.measured(protocol.cutoffs), where)
+    for key, value in spec.fixed.items():
+        if dotted.get(key, value) != value:
+            raise InputError(f"{where}: {key} is always {value} for the reference {cls.name!r}")
     return Trial(
         data=data,
         task=REFERENCE,
         backbone=ComponentSettings(name=REFERENCE),
         loss=component(REFERENCE, cls.name, nested[REFERENCE], where),
         train=ONE_FIT,
-        protocol=parse(ProtocolSettings, nested["protocol"], f"{where}: protocol"),
+        protocol=protocol,
         seed=seed,
     )

@@ -1,5 +1,6 @@
 """A sweep file: data sets, backbones, losses and their grids, how to search, and what it may cost."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -8,7 +9,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 from pipelines import references
 from pipelines.settings.base import Settings
 from pipelines.settings.prepare import PrepareSettings
-from recloss import backbones, losses
+from pipelines.settings.tasks import TASKS, Task
 from recloss.errors import InputError, choices
 
 
@@ -43,6 +44,10 @@ class DataSettings(Settings):
         if self.prepare and self.prepare.split_seed:
             raise ValueError(
                 f"data {self.name!r}: give either 'split_seeds' or 'prepare: {{split_seed: ...}}', not both"
+            )
+        if self.prepare and self.prepare.task == "sequence":
+            raise ValueError(
+                f"data {self.name!r}: split_seeds have no effect with task 'sequence': its split draws nothing"
             )
 
     def splits(self) -> list["DataSettings"]:
@@ -121,6 +126,8 @@ class SweepSettings(Settings):
     """A sweep file: data sets x backbones x losses x grid, how to search and what it may cost."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
+    task: Task = "pairs"
+    """What its trials train for; its data are prepared for the same."""
     data: tuple[DataSettings, ...] = Field(min_length=1)
     backbones: dict[str, dict[str, Any]] = Field(min_length=1)
     losses: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -150,8 +157,10 @@ class SweepSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, raw: Any) -> Any:
-        """``sl:`` without a value means the loss's own space."""
+        """``sl:`` without a value means the loss's own space; data are prepared for the sweep's task."""
         if isinstance(raw, dict):
+            if raw.get("task", "pairs") != "pairs" and isinstance(raw.get("data"), list | tuple):
+                raw = raw | {"data": [_prepared_for(raw["task"], data) for data in raw["data"]]}
             for key in ("backbones", "losses", "references"):
                 if isinstance(raw.get(key), dict):
                     raw = raw | {key: {name: section or {} for name, section in raw[key].items()}}
@@ -165,15 +174,25 @@ class SweepSettings(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        spec = TASKS[self.task]
         for name in self.backbones:
-            backbones.get(name)
+            spec.backbone(name)
         for name in self.losses:
-            losses.get(name)
+            spec.loss(name)
         for name in self.references:
-            references.get(name)
+            if references.get(name).name not in spec.references:
+                raise InputError(f"references: {name!r} is no model of the task {self.task!r}{_those(spec.references)}")
+        if self.resources.workers > 1 and not spec.divides:
+            workers = self.resources.workers
+            raise ValueError(f"resources.workers: a trial of the task {self.task!r} has one, got {workers}")
         for name in self.baselines:
             if name not in (rows := [*self.losses, *self.references]):
                 raise InputError(f"baselines: {choices('loss or reference of this sweep', name, rows)}")
+        for data in self.data:
+            if data.prepare and data.prepare.task != self.task:
+                raise ValueError(
+                    f"data {data.name!r} is prepared for the task {data.prepare.task!r}, the sweep's is {self.task!r}"
+                )
         if len({data.name for data in self.data}) < len(self.data):
             raise ValueError("data: two entries have the same name")
         if self.search.trials and self.budget.trials_per_cell and self.search.trials > self.budget.trials_per_cell:
@@ -184,6 +203,18 @@ class SweepSettings(Settings):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{kind}: {list(seeds)} names a seed twice")
         return self
+
+
+def _those(names: Iterable[str]) -> str:
+    return f" (accepted: {', '.join(names)})" if names else ", which has none"
+
+
+def _prepared_for(task: Any, data: Any) -> Any:
+    """An entry of ``data`` that is prepared by the sweep, for this task where it names none."""
+    if not isinstance(data, dict) or not (data.get("raw") or data.get("fetch")):
+        return data
+    prepare = data.get("prepare") or {}
+    return data | {"prepare": {"task": task} | prepare} if isinstance(prepare, dict) else data
 
 
 class SpaceSettings(Settings):

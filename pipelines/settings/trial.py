@@ -1,34 +1,32 @@
 """A trial: one configuration on one seed, and how dotted settings become one."""
 
-import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-import torch
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
-from pipelines import references
 from pipelines.settings.base import Settings, parse
-from recloss import backbones, losses, sampling
+from pipelines.settings.components import (
+    COMPONENTS,
+    DEFAULT_SAMPLER,
+    REFERENCE,
+    ComponentSettings,
+    component,
+    component_class,
+    construct,
+    hyper_parameters,
+)
+from pipelines.settings.tasks import TASKS, Task
+from recloss import backbones, sampling
 from recloss.errors import InputError, choices
-from recloss.interactions import Interactions
-from recloss.metrics import METRICS, metric_name, parse_metric
+from recloss.sequences import Positions
 from recloss.ties import TIE_RULE
 
 RESULT_VERSION = 1
 """Part of every trial's identity: raise it when the same settings give other numbers."""
-REFERENCE: Final = "reference"
-"""Task of a trial that fits a reference model, its backbone's name, and the section of the model's settings."""
-
-
-class ComponentSettings(Settings):
-    """A backbone, a loss, a sampler or a reference by name, with every hyper-parameter resolved."""
-
-    name: str
-    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class OptimSettings(Settings):
@@ -39,7 +37,7 @@ class OptimSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Budget and batching of one training run."""
+    """Budget and batching of one training run; some settings are of some tasks alone (see `TaskSpec.train`)."""
 
     epochs: int = Field(default=200, ge=1)
     batch_size: int = Field(default=1024, ge=1)
@@ -52,6 +50,10 @@ class TrainSettings(Settings):
     stream: bool = False
     """Read the training pairs through Ray Data, in another random order (`pipelines.train.stream`), where they do not
     fit in memory."""
+    positions: Positions = "all"
+    """Which places of a sequence are positives (see `recloss.sequences.Windows`); ``batch_size`` counts windows."""
+    slate: int = Field(default=240, ge=2)
+    """Documents of a query in a batch, at most (rank); ``batch_size`` counts queries."""
 
 
 class ProtocolSettings(Settings):
@@ -65,17 +67,28 @@ class ProtocolSettings(Settings):
     ties: Literal["item-hash"] = TIE_RULE
 
     @model_validator(mode="after")
-    def _metric_is_measured(self) -> Self:
-        _, k = parse_metric(self.metric)
+    def _are_cutoffs(self) -> Self:
         if any(cutoff < 1 for cutoff in self.cutoffs):
             raise ValueError(f"cutoffs must be at least 1, got {list(self.cutoffs)}")
-        if k not in self.cutoffs:
-            measured = ", ".join(metric_name(m, c) for c in self.cutoffs for m in METRICS)
-            raise ValueError(f"protocol.metric {self.metric!r} is not among the measured metrics ({measured})")
         return self
 
 
-DEFAULT_SAMPLER = ComponentSettings(name=sampling.DEFAULT)
+class SoftLabelSettings(Settings):
+    """How soft labels are made for a loss that needs them: a model is trained with softmax, its users' vectors are
+    clustered, and their items spread over the users of a cluster (see `recloss.soft_labels.propagate`)."""
+
+    tau: float = Field(default=1.0, gt=0)
+    """Temperature of the distances between vectors, whose scale it must fit."""
+    clusters: int = Field(default=16, ge=1)
+    alpha: float = Field(default=0.5, gt=0, lt=1)
+    iterations: int = Field(default=20, ge=1)
+    """Of the propagation ..."""
+    kmeans_iterations: int = Field(default=100, ge=1)
+    """... and, at most, of K-means."""
+    reassigned: float = Field(default=0.0, ge=0, le=1)
+    """Share of the users that are put into a random cluster, to see what the clusters are worth."""
+    epochs: int = Field(default=20, ge=1)
+    """Budget of the training with softmax; all else is that of the trial."""
 
 
 class Trial(Settings):
@@ -83,8 +96,8 @@ class Trial(Settings):
 
     data: str
     """Content fingerprint of the prepared dataset."""
-    task: Literal["pairs", "reference"] = "pairs"
-    """Training on pairs, or fitting a reference model (see `pipelines.settings.reference`)."""
+    task: Task | Literal["reference"] = "pairs"
+    """What is trained for, or fitting a reference model (see `pipelines.settings.reference`)."""
     backbone: ComponentSettings
     loss: ComponentSettings
     """Of a reference, the model."""
@@ -93,6 +106,8 @@ class Trial(Settings):
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     protocol: ProtocolSettings = ProtocolSettings()
+    soft_labels: SoftLabelSettings | None = None
+    """Of a loss that needs them."""
     seed: int = Field(default=0, ge=0)
     result_version: int = RESULT_VERSION
 
@@ -100,14 +115,16 @@ class Trial(Settings):
     def hash(self) -> str:
         """Identity of the trial: 16 hex digits of the SHA-256 of its canonical JSON.
 
-        The default sampler and a stream that is not used are left out, so that trials keep the identity they had
-        before there were others; of a reference, all that has no effect on it.
+        What has no effect is left out, and so are the default sampler and a stream that is not used: trials keep the
+        identity they had before there were others.
         """
         content = self.model_dump(mode="json", exclude={"sampler"} if self.sampler == DEFAULT_SAMPLER else None)
+        if self.soft_labels is None:
+            del content["soft_labels"]
         if self.task == REFERENCE:
             del content["optim"], content["train"]
-        elif not self.train.stream:
-            del content["train"]["stream"]
+        else:
+            content["train"] = self._training()
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -115,98 +132,52 @@ class Trial(Settings):
         """Flat parameters for trackers and tables: ``loss``, ``loss.tau``, ``optim.lr``, ...; of a reference
         ``reference.l2`` and so on."""
         flat: dict[str, Any] = {"data": self.data, "task": self.task, "seed": self.seed}
-        sections = ["protocol"]
+        protocol = self.protocol.model_dump(mode="json")
         if self.task == REFERENCE:
             flat |= {"backbone": self.backbone.name, "loss": self.loss.name}
-            flat |= {f"{REFERENCE}.{key}": value for key, value in self.loss.params.items()}
+            sections = {REFERENCE: self.loss.params, "protocol": protocol}
         else:
-            sections = ["optim", "train", "protocol"]
             for role in COMPONENTS:
-                component: ComponentSettings = getattr(self, role)
-                flat[role] = component.name
-                flat |= {f"{role}.{key}": value for key, value in component.params.items()}
-        for section in sections:
-            flat |= {f"{section}.{k}": v for k, v in getattr(self, section).model_dump(mode="json").items()}
-        if not self.train.stream:
-            flat.pop("train.stream", None)
+                if role != "sampler" or TASKS[self.task].samples:
+                    part: ComponentSettings = getattr(self, role)
+                    flat |= {role: part.name} | {f"{role}.{key}": value for key, value in part.params.items()}
+            sections = {"optim": self.optim.model_dump(mode="json"), "train": self._training(), "protocol": protocol}
+            if self.soft_labels is not None:
+                sections["soft_labels"] = self.soft_labels.model_dump(mode="json")
+        for section, settings in sections.items():
+            flat |= {f"{section}.{key}": value for key, value in settings.items()}
         return flat | {"result_version": self.result_version}
 
+    def _training(self) -> dict[str, Any]:
+        """The settings of training that have an effect."""
+        assert self.task != REFERENCE
+        unread = _SOMETIMES - TASKS[self.task].train
+        settings = self.train.model_dump(mode="json", exclude=set(unread))
+        if not self.train.stream:
+            settings.pop("stream", None)
+        return settings
 
-COMPONENTS: dict[str, Callable[[str], type]] = {
-    "backbone": backbones.get,
-    "loss": losses.get,
-    "sampler": sampling.get,
-}
-"""What a trial of training is made of by name, and how a name becomes its class."""
-_CLASSES = COMPONENTS | {REFERENCE: references.get}
+
+_SOMETIMES = frozenset[str]().union(*(spec.train for spec in TASKS.values()))
+"""Settings of training that not every task reads."""
 SECTIONS: dict[str, type[Settings]] = {
     "optim": OptimSettings,
     "train": TrainSettings,
     "protocol": ProtocolSettings,
+    "soft_labels": SoftLabelSettings,
 }
-
-
-def component(role: str, name: str, given: Mapping[str, Any], where: str) -> ComponentSettings:
-    """Check hyper-parameters against the constructor and fill in its defaults.
-
-    Raises:
-        InputError: for an unknown name, an unknown parameter or a value the constructor refuses.
-    """
-    cls: Any = _CLASSES[role](name)
-    model = _params_model(cls)
-    fields = list(model.model_fields)
-    for key in given:
-        if key not in fields:
-            accepted = choices(
-                f"parameter of the {role} {cls.name!r}:", f"{role}.{key}", [f"{role}.{f}" for f in fields]
-            )
-            none = f"{where}: the {role} {cls.name!r} has no parameters, so {role}.{key} would have no effect"
-            raise InputError(f"{where}: {accepted}" if fields else none)
-    params = parse(model, given, f"{where}: {role}")
-    values = params.model_dump()
-    if (accepted_before := (role, cls.name, repr(values))) not in _ACCEPTED:
-        try:
-            construct(role, name, values)
-        except ValueError as error:
-            raise InputError(f"{where}: {role} {cls.name!r}: {error}") from None
-        _ACCEPTED.add(accepted_before)
-    return ComponentSettings(name=cls.name, params=params.model_dump(mode="json"))
-
-
-_ACCEPTED: set[tuple[str, str, str]] = set()
-"""Role, name and hyper-parameters that a constructor has accepted: the trials of a grid share most of them."""
-
-
-@functools.cache
-def _params_model(cls: type) -> type[Settings]:
-    """The hyper-parameters of a component as a model; making one takes as long as training a tiny trial."""
-    fields: dict[str, Any] = {
-        p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in hyper_parameters(cls)
-    }
-    return create_model(f"{cls.__name__}Params", __base__=Settings, **fields)
-
-
-def hyper_parameters(cls: type) -> list[inspect.Parameter]:
-    """The keyword-only arguments of a component's constructor."""
-    return [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-
-def construct(role: str, name: str, params: dict[str, Any]) -> Any:
-    """The component at no cost in memory: its constructor checks its hyper-parameters."""
-    if role == REFERENCE:
-        return references.build(name, params)
-    if role == "backbone":
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return backbones.build(name, params, Interactions(nothing, nothing, 1, 1), seed=0)
-    if role == "sampler":
-        two = Interactions(torch.arange(2), torch.arange(2), 2, 2)
-        return sampling.build_sampler(name, params, two, pool=two)
-    with torch.device("meta"):
-        return losses.build(name, params, n_users=1, n_items=2**31, n_pairs=1, n_negatives=1, seed=0)
+"""What a trial of training is made of besides components."""
 
 
 def make_trial(
-    data: str, backbone: str, loss: str, dotted: Mapping[str, Any], *, seed: int = 0, where: str = "--set"
+    data: str,
+    backbone: str,
+    loss: str,
+    dotted: Mapping[str, Any],
+    *,
+    task: Task = "pairs",
+    seed: int = 0,
+    where: str = "--set",
 ) -> Trial:
     """A trial from dotted settings such as ``{"loss.tau": 0.1, "optim.lr": 0.01}``; all else takes its default.
 
@@ -217,20 +188,50 @@ def make_trial(
     """
     names = {"backbone": backbone, "loss": loss, "sampler": _sampler_name(dotted, where)}
     nested: dict[str, dict[str, Any]] = {section: {} for section in (*COMPONENTS, *SECTIONS)}
+    fixed = TASKS[task].fixed
     for key, value in dotted.items():
+        if key in fixed and value != fixed[key]:
+            raise InputError(f"{where}: {key} is always {fixed[key]} in the task {task!r}")
+    for key, value in (dict(dotted) | dict(fixed)).items():
         section, dot, field = key.partition(".")
         if key == "sampler":
             continue
         if not dot or section not in nested:
-            raise InputError(f"{where}: {choices('setting', key, dotted_names(names))}")
+            raise InputError(f"{where}: {choices('setting', key, dotted_names(names, task))}")
         nested[section][field] = value
-    components = {role: component(role, name, nested[role], where) for role, name in names.items()}
-    _check_sampler_has_effect(components["loss"], components["sampler"], where)
-    sections = {name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()}
-    trial = Trial(data=data, seed=seed, **components, **sections)  # type: ignore[arg-type]
+    components = {role: component(role, name, nested[role], where, task) for role, name in names.items()}
+    _check_sampler_has_effect(components["loss"], components["sampler"], task, where)
+    _check_training(nested["train"], task, where)
+    sections: dict[str, Any] = {
+        name: parse(model, nested[name], f"{where}: {name}") for name, model in SECTIONS.items()
+    }
+    check_metric(sections["protocol"], TASKS[task].measured(sections["protocol"].cutoffs), where)
+    if "soft_targets" not in getattr(construct("loss", loss, components["loss"].params, task), "needs", ()):
+        if nested["soft_labels"]:
+            raise InputError(
+                f"{where}: the loss {components['loss'].name!r} needs no soft labels, "
+                f"so soft_labels.{next(iter(nested['soft_labels']))} would have no effect"
+            )
+        del sections["soft_labels"]
+    trial = Trial(data=data, task=task, seed=seed, **components, **sections)  # type: ignore[arg-type]
     if trial.train.stream:
         _check_streams(trial, where)
     return trial
+
+
+def check_metric(protocol: ProtocolSettings, measured: list[str], where: str) -> None:
+    """Refuse a selection metric that is not measured.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    if protocol.metric in measured:
+        return
+    if protocol.metric.rpartition("_")[0] in {name.rpartition("_")[0] for name in measured}:
+        raise InputError(
+            f"{where}: protocol.metric {protocol.metric!r} is not among the measured metrics ({', '.join(measured)})"
+        )
+    raise InputError(f"{where}: protocol: {choices('metric', protocol.metric, measured)}")
 
 
 def _sampler_name(dotted: Mapping[str, Any], where: str) -> str:
@@ -240,12 +241,23 @@ def _sampler_name(dotted: Mapping[str, Any], where: str) -> str:
     return name
 
 
-def _check_sampler_has_effect(loss: ComponentSettings, sampler: ComponentSettings, where: str) -> None:
-    if sampler != DEFAULT_SAMPLER and not construct("loss", loss.name, loss.params).sampled:
+def _check_sampler_has_effect(loss: ComponentSettings, sampler: ComponentSettings, task: Task, where: str) -> None:
+    if sampler == DEFAULT_SAMPLER:
+        return
+    if not TASKS[task].samples:
+        raise InputError(f"{where}: the task {task!r} has no sampler, so {sampler.name!r} would have no effect")
+    if not construct("loss", loss.name, loss.params, task).sampled:
         raise InputError(
             f"{where}: the loss {loss.name!r} reads no sampled negatives here, "
             f"so the sampler {sampler.name!r} would have no effect"
         )
+
+
+def _check_training(given: Mapping[str, Any], task: Task, where: str) -> None:
+    for name in given:
+        if name in _SOMETIMES - TASKS[task].train:
+            tasks = ", ".join(other for other, spec in TASKS.items() if name in spec.train)
+            raise InputError(f"{where}: train.{name} has no effect in the task {task!r}, only in {tasks}")
 
 
 def _check_streams(trial: Trial, where: str) -> None:
@@ -258,9 +270,10 @@ def _check_streams(trial: Trial, where: str) -> None:
         raise InputError(f"{where}: train.stream: the backbone {backbone!r} keeps all training pairs in memory")
 
 
-def dotted_names(components: Mapping[str, str]) -> list[str]:
+def dotted_names(components: Mapping[str, str], task: Task = "pairs") -> list[str]:
     """Every dotted setting a trial of these components (role to name) accepts."""
+    unread = {f"train.{name}" for name in _SOMETIMES - TASKS[task].train}
     names = [f"{section}.{field}" for section, model in SECTIONS.items() for field in model.model_fields]
     for role, name in components.items():
-        names += [f"{role}.{p.name}" for p in hyper_parameters(COMPONENTS[role](name))]
-    return ["sampler", *names]
+        names += [f"{role}.{p.name}" for p in hyper_parameters(component_class(role, name, task))]
+    return [name for name in ["sampler", *names] if name not in unread]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipelines.settings import REFERENCE, ResourceSettings, Trial, construct
+from pipelines.settings import REFERENCE, TASKS, ResourceSettings, Trial, construct
 from pipelines.train import failures, journal, validations
 from pipelines.train.capture import LOG, captured
 from pipelines.train.distributed import train_trial_distributed
@@ -49,13 +49,13 @@ def latest_micro_batch(events: list[dict[str, Any]]) -> int | None:
 def next_micro_batch(events: list[dict[str, Any]], trial: Trial, workers: int) -> int | None:
     """That of its next attempt: half of it where the latest one ran out of memory and the loss allows it."""
     latest = latest_micro_batch(events)
-    if trial.task == REFERENCE:
+    if trial.task == REFERENCE or not TASKS[trial.task].divides:
         return latest
     rows = math.ceil(trial.train.batch_size / workers)
     half = math.ceil((latest or rows) / 2)
     exhausted = bool(events) and events[-1].get("kind") == "out of memory"
     if exhausted and half < rows <= half * _PIECES:
-        return half if construct("loss", trial.loss.name, trial.loss.params).per_row else latest
+        return half if construct("loss", trial.loss.name, trial.loss.params, trial.task).per_row else latest
     return latest
 
 

@@ -10,8 +10,7 @@ from pipelines import references
 from pipelines.search.cell import Cell
 from pipelines.search.points import distinct, part_of_grid, random_configurations
 from pipelines.search.space import Space
-from pipelines.settings import REFERENCE, SpaceSettings, SweepSettings, read
-from recloss import backbones, losses
+from pipelines.settings import REFERENCE, TASKS, SpaceSettings, SweepSettings, Task, read
 from recloss.errors import InputError
 
 UNPREPARED = "not prepared"
@@ -44,17 +43,17 @@ def plan(sweep: SweepSettings, fingerprints: Mapping[str, str], spaces: Path | N
 
 
 def _cell(sweep: SweepSettings, data: str, fingerprint: str, backbone: str, loss: str, spaces: Path | None) -> Cell:
-    where = f"sweep {sweep.name}, {backbone} x {loss}"
-    backbone_name, loss_name = backbones.get(backbone).name, losses.get(loss).name
+    where, task = f"sweep {sweep.name}, {backbone} x {loss}", sweep.task
+    backbone_name, loss_name = TASKS[task].backbone(backbone).name, TASKS[task].loss(loss).name
     dotted = (
-        space("losses", loss_name, spaces).space
-        | space("backbones", backbone_name, spaces).space
+        space("losses", loss_name, spaces, task).space
+        | space("backbones", backbone_name, spaces, task).space
         | sweep.settings
-        | presets(backbone_name, loss_name, spaces)
+        | presets(backbone_name, loss_name, spaces, task)
         | sweep.backbones[backbone]
         | sweep.losses[loss]
     )
-    return Cell(data, backbone_name, loss_name, fingerprint, where, Space.of(dotted, where), sweep.seeds)
+    return Cell(data, backbone_name, loss_name, fingerprint, where, Space.of(dotted, where), sweep.seeds, task=task)
 
 
 def _reference_cell(sweep: SweepSettings, data: str, fingerprint: str, reference: str, spaces: Path | None) -> Cell:
@@ -118,17 +117,18 @@ def _filled_by_corners(sweep: SweepSettings, cells: list[Cell]) -> list[Cell]:
 _FILLED = {"grid": _filled_by_grid, "random": _filled_by_draws, "tpe": _filled_by_corners}
 
 
-def presets(backbone: str, loss: str, spaces: Path | None) -> dict[str, Any]:
+def presets(backbone: str, loss: str, spaces: Path | None, task: Task = "pairs") -> dict[str, Any]:
     """What the search spaces of a loss and a backbone preset; the backbone's wins."""
-    loss_space = space("losses", losses.get(loss).name, spaces)
-    return loss_space.preset | space("backbones", backbones.get(backbone).name, spaces).preset
+    loss_space = space("losses", TASKS[task].loss(loss).name, spaces, task)
+    return loss_space.preset | space("backbones", TASKS[task].backbone(backbone).name, spaces, task).preset
 
 
-def space(kind: str, name: str, folder: Path | None) -> SpaceSettings:
-    """The search space of a loss, backbone or reference: the user's file where there is one, else the package's."""
+def space(kind: str, name: str, folder: Path | None, task: Task = "pairs") -> SpaceSettings:
+    """The search space of a loss, backbone or reference: the user's file where there is one, else the package's; of
+    another task than pairs the task's own, ``<task>/losses/...``, where there is one."""
     packaged = Path(tune_spaces.__file__).parent
     for root in (folder, packaged) if folder else (packaged,):
-        path = root / kind / f"{name}.yaml"
-        if path.exists():
-            return read(SpaceSettings, path)
+        for path in (root / task / kind / f"{name}.yaml", root / kind / f"{name}.yaml"):
+            if path.exists():
+                return read(SpaceSettings, path)
     raise InputError(f"{packaged / kind / name}.yaml: no search space for {name!r}")

@@ -19,7 +19,6 @@ from rich.console import Console
 
 from pipelines.cluster import check_shared, connected
 from pipelines.prepare import Prepared
-from pipelines.prepare.dataset import POOL
 from pipelines.search.cell import Cell
 from pipelines.settings import SweepSettings, Trial
 from pipelines.sweep.data import prepare_data
@@ -27,8 +26,8 @@ from pipelines.sweep.driver import Driver
 from pipelines.sweep.plan import plan
 from pipelines.sweep.stopping import Stop
 from pipelines.tracking import Recorder, Tracker, open_tracker
-from pipelines.train.build import check_fits
 from pipelines.train.failures import diagnose
+from pipelines.train.tasks import check_fits
 from recloss.errors import InputError
 
 LOCK = "driver.lock"
@@ -71,7 +70,7 @@ def run_sweep(
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
     for (name, *_), trial in {_sizes(cell, trial): trial for cell in cells for trial in cell.grid}.items():
         data = prepared[name]
-        check_fits(trial, data.n_users, data.n_items, pool=POOL in data.manifest["sizes"])
+        check_fits(trial, data.manifest)
 
     folder = storage / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,8 @@ def _drive(driver: Driver, cells: Sequence[Cell]) -> Ending:
 
 def _sizes(cell: Cell, trial: Trial) -> tuple[str, ...]:
     """What `check_fits` looks at: most trials of a grid share it."""
-    return cell.data, *(part.model_dump_json() for part in (trial.loss, trial.sampler, trial.protocol))
+    parts = (trial.loss, trial.sampler, trial.protocol, trial.soft_labels)
+    return cell.data, *(part.model_dump_json() if part else "" for part in parts)
 
 
 def _starter(stack: ExitStack, driver: Driver) -> Callable[[], None]:

@@ -7,18 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipelines import references
 from pipelines.settings import ResourceSettings, Trial
-from pipelines.train import failures, journal, validations
-from pipelines.train.build import training_splits
+from pipelines.train import failures, journal, mapped, validations
 from pipelines.train.cost import Meter
 from pipelines.train.environment import environment
 from pipelines.train.folder import MODEL
+from pipelines.train.lists import lists
 from pipelines.train.start import open_journal
+from pipelines.train.tasks.pairs import training_splits
+from pipelines.train.tasks.rank import training_lists
 from recloss.checkpoints import load_checkpoint, save_atomically
-from recloss.evaluation import Scorer, evaluate_scores
+from recloss.evaluation import Scorer, UserMetrics, evaluate_scores
 from recloss.interactions import Interactions
+from recloss.ranking import ndcg
 from recloss.training import Validation
 
 
@@ -32,11 +36,11 @@ def fit_reference(
     folder.mkdir(parents=True, exist_ok=True)
     spent = open_journal(trial, folder, attempt, environment(resources, None))
     try:
-        train, valid = training_splits(data, trial.data)
+        train = (training_lists if _of_lists(trial) else training_splits)(data, trial.data)[0]
         reference, start = references.build(trial.loss.name, trial.loss.params), time.perf_counter()
         state = reference.fit(train, seed=trial.seed, threads=threads)
         seconds = time.perf_counter() - start
-        metrics = evaluate_scores(reference.scorer(train, state), valid, [train], trial.protocol.cutoffs).mean()
+        metrics = _metrics(trial, data, state, "valid").mean()
         save_atomically(folder / MODEL, {"reference": state})
     except Exception as error:
         failures.record(folder, error, trial, spent + meter.read())
@@ -51,7 +55,32 @@ def fit_reference(
     journal.append(folder, finish | {"epochs": 1, "seconds": seconds, "cost": cost})
 
 
+def _of_lists(trial: Trial) -> bool:
+    return trial.loss.name in references.LIST_REFERENCES
+
+
 def fitted_scorer(trial: Trial, train: Interactions, folder: Path) -> Scorer:
-    """The scores of a reference that was fitted in ``folder``."""
+    """The scores of a reference of pairs that was fitted in ``folder``."""
     state = load_checkpoint(folder / MODEL)["reference"]
     return references.build(trial.loss.name, trial.loss.params).scorer(train, state)
+
+
+def reference_metrics(trial: Trial, data: Path, folder: Path) -> UserMetrics:
+    """Metrics on the test split of a reference that was fitted in ``folder``."""
+    return _metrics(trial, data, load_checkpoint(folder / MODEL)["reference"], "test")
+
+
+def _metrics(trial: Trial, data: Path, state: dict[str, Tensor], split: str) -> UserMetrics:
+    reference, cutoffs = references.build(trial.loss.name, trial.loss.params), trial.protocol.cutoffs
+    if _of_lists(trial):
+        shown = lists(data, trial.data, split)
+        return ndcg(reference.scorer(state)(shown), shown, cutoffs)
+    train, valid = training_splits(data, trial.data)
+    scores = reference.scorer(train, state)
+    if split == "valid":
+        return evaluate_scores(scores, valid, [train], cutoffs)
+    hidden, test = (
+        [train, valid] if trial.protocol.mask_valid else [train],
+        mapped.interactions(data, trial.data, split),
+    )
+    return evaluate_scores(scores, test, hidden, cutoffs, popularity=train)

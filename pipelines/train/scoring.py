@@ -4,23 +4,18 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from pipelines.settings import REFERENCE, Trial
-from pipelines.train import journal, mapped
-from pipelines.train.build import build, pool_of, training_splits
-from pipelines.train.diagnostics import diagnose
+from pipelines.train import journal
 from pipelines.train.folder import DIAGNOSTICS, MODEL, TEST_USERS
-from pipelines.train.reference import fitted_scorer
-from recloss import sampling
-from recloss.backbones import Backbone
+from pipelines.train.reference import reference_metrics
+from pipelines.train.tasks import work
 from recloss.checkpoints import load_checkpoint
-from recloss.evaluation import evaluate, evaluate_scores
-from recloss.interactions import Interactions
-from recloss.losses import Loss
 
 
 def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
@@ -32,20 +27,15 @@ def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
     done = journal.last(journal.read(folder), "test")
     if done and (folder / TEST_USERS).exists():
         return done["metrics"]
-    train, valid = training_splits(data, trial.data)
-    hidden, cutoffs = [train, valid] if trial.protocol.mask_valid else [train], trial.protocol.cutoffs
-    test = mapped.interactions(data, trial.data, "test")
     if trial.task == REFERENCE:
-        result = evaluate_scores(fitted_scorer(trial, train, folder), test, hidden, cutoffs, popularity=train)
+        result = reference_metrics(trial, data, folder)
     else:
-        backbone, loss = build(trial, train)
-        state = load_checkpoint(folder / MODEL)
-        backbone.load_state_dict(state["backbone"])
-        device = next(backbone.parameters()).device
-        train, relevant, hidden = train.to(device), test.to(device), [one.to(device) for one in hidden]
-        result = evaluate(backbone, loss.similarity, relevant, hidden, cutoffs, popularity=train)
-        loss.load_state_dict(state["loss"])
-        _write_diagnostics(trial, data, folder, backbone, loss, train)
+        job, state = work(trial, data), load_checkpoint(folder / MODEL)
+        for name, module in job.modules.items():
+            module.load_state_dict(state[name])
+        result = job.test()
+        if (found := job.diagnostics()) is not None:
+            _write_diagnostics(folder, found)
     columns = {"user": result.users.to(torch.int32)} | result.values
     arrays = {name: pa.array(column.cpu().numpy(), from_pandas=True) for name, column in columns.items()}
     temporary = folder / (TEST_USERS + ".tmp")
@@ -56,11 +46,7 @@ def score_test(trial: Trial, data: Path, folder: Path) -> dict[str, float]:
     return metrics
 
 
-def _write_diagnostics(
-    trial: Trial, data: Path, folder: Path, backbone: Backbone, loss: Loss, train: Interactions
-) -> None:
-    sampler = sampling.build_sampler(trial.sampler.name, trial.sampler.params, train, pool_of(trial, data, train))
-    found = diagnose(trial, backbone, loss, train, sampler)
+def _write_diagnostics(folder: Path, found: dict[str, Any]) -> None:
     temporary = folder / (DIAGNOSTICS + ".tmp")
     temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
     os.replace(temporary, folder / DIAGNOSTICS)

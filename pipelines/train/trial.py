@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +10,16 @@ import torch
 import torch.distributed as dist
 
 from pipelines.settings import REFERENCE, ResourceSettings, Trial
-from pipelines.train import failures, journal, stream, validations
-from pipelines.train.build import build, fit_settings, pool_of, training_splits
+from pipelines.train import failures, journal, validations
 from pipelines.train.cost import Cost, Meter
 from pipelines.train.environment import environment
-from pipelines.train.folder import CHECKPOINT, MODEL, next_epoch
+from pipelines.train.folder import MODEL
 from pipelines.train.reference import fit_reference
 from pipelines.train.start import open_journal
-from recloss import sampling
+from pipelines.train.tasks import work
+from pipelines.train.tasks.base import Run
 from recloss.checkpoints import save_atomically
-from recloss.training import Positives, Validation, fit
+from recloss.loop import Validation
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -63,14 +62,11 @@ def train_trial(
         folder.mkdir(parents=True, exist_ok=True)
         spent = open_journal(trial, folder, attempt, environment(resources, micro_batch))
     try:
-        train, valid = training_splits(data, trial.data)
-        backbone, loss = build(trial, train)
-        train = train.to(next(backbone.parameters()).device)
-        sampler = sampling.build_sampler(trial.sampler.name, trial.sampler.params, train, pool_of(trial, data, train))
-        streamed: AbstractContextManager[Positives | None] = nullcontext()
-        if trial.train.stream:
-            source = pairs or stream.dataset(trial, data, next_epoch(folder))
-            streamed = stream.reading(source, len(train), trial.train.batch_size)
+        job = work(trial, data)
+
+        def pause(wanted: bool = False) -> None:
+            if _on_any_rank(wanted or (stop is not None and stop.exists())):
+                raise PausedError
 
         def on_validation(validation: Validation) -> None:
             cost = spent + meter.read_all()
@@ -79,17 +75,10 @@ def train_trial(
                 journal.append(folder, validations.event(validation) | {"cost": cost.json()})
             report(validation)
             reached_it = until is not None and until <= validation.epoch < trial.train.epochs
-            if _on_any_rank(superseded or reached_it or (stop is not None and stop.exists())):
-                raise PausedError
+            pause(superseded or reached_it)
 
-        settings = fit_settings(trial)
-        checkpoint = folder / CHECKPOINT
-        with streamed as positives:
-            result = fit(
-                backbone, loss, train, valid, settings,
-                sampler=sampler, positives=positives, micro_batch=micro_batch,
-                checkpoint=checkpoint, on_validation=on_validation,
-            )  # fmt: skip
+        run = Run(folder, on_validation, pause, micro_batch, pairs)
+        result = job.fit(run)
     except PausedError:
         return
     except Exception as error:
@@ -98,7 +87,7 @@ def train_trial(
         raise
     cost = spent + meter.read_all()
     if writes:
-        save_atomically(folder / MODEL, {"backbone": backbone.state_dict(), "loss": loss.state_dict()})
+        save_atomically(folder / MODEL, {name: module.state_dict() for name, module in job.modules.items()})
         last = result.history[-1]
         journal.append(
             folder,
@@ -112,7 +101,7 @@ def train_trial(
                 "cost": cost.json(),
             },
         )
-        checkpoint.unlink()
+        run.checkpoint.unlink()
 
 
 def _on_any_rank(condition: bool) -> bool:

@@ -29,7 +29,7 @@ SEQUENCE_BACKBONES: dict[str, type[SequenceBackbone]] = {cls.name: cls for cls i
 
 __all__ = [
     "BACKBONES", "MF", "NCF", "SEQUENCE_BACKBONES", "Backbone", "DeepFM", "GRU4Rec", "LightGCN", "SASRec",
-    "SequenceBackbone", "SimpleX", "XSimGCL", "YoutubeDNN", "build", "build_sequential", "get",
+    "SequenceBackbone", "SimpleX", "XSimGCL", "YoutubeDNN", "build", "build_sequential", "get", "get_sequential",
 ]  # fmt: skip
 
 
@@ -44,6 +44,17 @@ def get(name: str) -> type[Backbone]:
     return BACKBONES[name.lower()]
 
 
+def get_sequential(name: str) -> type[SequenceBackbone]:
+    """The backbone class of a name, of those of sequences.
+
+    Raises:
+        InputError: naming the nearest of them and all there are.
+    """
+    if name.lower() not in SEQUENCE_BACKBONES:
+        raise InputError(choices("backbone of sequences", name, SEQUENCE_BACKBONES))
+    return SEQUENCE_BACKBONES[name.lower()]
+
+
 def build(name: str, params: dict[str, Any], train: Interactions, seed: int) -> Backbone:
     """A backbone for this data, initialised from ``seed``; torch's global generator is left as it was."""
     cls = get(name)
@@ -55,13 +66,8 @@ def build(name: str, params: dict[str, Any], train: Interactions, seed: int) -> 
 
 
 def build_sequential(name: str, params: dict[str, Any], histories: Sequences, seed: int) -> SequenceBackbone:
-    """A backbone over these training sequences, as ``build`` makes one over pairs.
-
-    Raises:
-        InputError: naming the nearest backbone of sequences and all there are.
-    """
-    if name.lower() not in SEQUENCE_BACKBONES:
-        raise InputError(choices("backbone of sequences", name, SEQUENCE_BACKBONES))
+    """A backbone over these training sequences, as ``build`` makes one over pairs."""
+    cls = get_sequential(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, 0, "backbone"))
-        return SEQUENCE_BACKBONES[name.lower()](histories, **params)
+        return cls(histories, **params)

@@ -28,8 +28,8 @@ class SequenceBackbone(Backbone):
     bias ("linear"). A bias is a coordinate of the item's embedding, for which every user has 1: so a dot product
     includes it wherever there is one, in training and in evaluation. With cosines, take one of the other two.
 
-    Padding is an embedding of zeros that is no item and has no score. Histories are padded to the longest of a batch,
-    so what a user's state is depends on the padding by rounding alone.
+    Padding is an embedding of zeros that is no item and has no score. Histories are padded to the longest of those of
+    about their length in a batch, so what a user's state is depends on the padding by rounding alone.
 
     With dropout, which draws from torch's global generator, the number of ranks is part of the run: each rank draws for
     its own rows.
@@ -95,14 +95,17 @@ class SequenceBackbone(Backbone):
     def vectors(self, users: Tensor, windows: Tensor) -> Tensor:
         """(B, d) states of rows, before any output layer: what comes before their places (see ``rows``)."""
         places, ends = windows.unbind(1)
-        histories = self.histories
         if bool((places == ends).all()):
-            return self.last(histories.windows(users, ends, self._width(ends)))
+            return self._last(users, ends)
         n = int(ends.max()) + 1
         keys, window = (users * n + ends).unique(return_inverse=True)
-        width = self._width(ends)
-        states = self.states(histories.windows(keys // n, keys % n, width))
-        return states.flatten(0, 1).index_select(0, window * width + width - 1 - (ends - places))
+        states, last, start = [], torch.empty_like(keys), -1
+        for some in _of_like_length(keys % n, self.length):
+            history = self._windows(keys[some] // n, keys[some] % n)
+            states.append(self.states(history).flatten(0, 1))
+            last[some] = start + history.shape[1] * torch.arange(1, len(some) + 1, device=some.device)
+            start += history.numel()
+        return torch.cat(states).index_select(0, last[window] - (ends - places))
 
     def rows(self, users: Tensor, windows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The state of each row before its place, and the items that are scored.
@@ -123,15 +126,21 @@ class SequenceBackbone(Backbone):
         histories = self.histories
         users = torch.arange(histories.n_users, device=self._offsets.device)
         blocks = zip(users.split(_USERS_PER_BLOCK), histories.lengths.split(_USERS_PER_BLOCK), strict=True)
-        states = [self.last(histories.windows(block, ends, self._width(ends))) for block, ends in blocks]
+        states = [self._last(block, ends) for block, ends in blocks]
         return self._scoring(torch.cat(states)), self._scored()
 
     def history_embeddings(self, history: Tensor) -> Tensor:
         """(B, L, d) embeddings of ``history``, zeros for padding."""
         return F.embedding(history, self.item, padding_idx=self.n_items)
 
-    def _width(self, ends: Tensor) -> int:
-        return min(self.length, max(1, int(ends.max())))
+    def _last(self, users: Tensor, ends: Tensor) -> Tensor:
+        """(B, d) states of ``users`` (B,) before place ``ends`` (B,)."""
+        groups = _of_like_length(ends, self.length)
+        states = [self.last(self._windows(users[some], ends[some])) for some in groups]
+        return torch.cat(states)[torch.cat(groups).argsort()]
+
+    def _windows(self, users: Tensor, ends: Tensor) -> Tensor:
+        return self.histories.windows(users, ends, min(self.length, max(1, int(ends.max()))))
 
     def _scoring(self, states: Tensor) -> Tensor:
         biased = self.output is not None and self.output.shape[1] > self.dim
@@ -139,3 +148,9 @@ class SequenceBackbone(Backbone):
 
     def _scored(self) -> Tensor:
         return self.item[: self.n_items] if self.output is None else self.output
+
+
+def _of_like_length(ends: Tensor, longest: int) -> list[Tensor]:
+    """Places in ``ends`` (B,) of histories of up to 7, 15, 31, ... items: together, few of them are padding."""
+    size = torch.frexp(ends.clamp(max=longest).to(torch.float32)).exponent.clamp_(min=3)
+    return [(size == one).nonzero().flatten() for one in size.unique()]

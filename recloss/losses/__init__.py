@@ -14,8 +14,10 @@ from recloss.losses.bce import BCE
 from recloss.losses.bpr import BPR
 from recloss.losses.bsl import BSL
 from recloss.losses.ccl import CCL
+from recloss.losses.ce import CE
 from recloss.losses.desorec import DeSoRec
 from recloss.losses.drrl import DrRL
+from recloss.losses.gbce import GBCE
 from recloss.losses.guidedrec import GuidedRec
 from recloss.losses.labelsmoothing import LabelSmoothing
 from recloss.losses.lambdaloss import LambdaLoss
@@ -37,20 +39,20 @@ from recloss.losses.talos import Talos
 from recloss.randomness import stream_key
 
 FAMILIES: dict[str, tuple[type[Loss], ...]] = {
-    "pointwise and pairwise": (BCE, MSE, BPR, LambdaRank, LambdaLoss),
+    "pointwise and pairwise": (BCE, GBCE, MSE, BPR, LambdaRank, LambdaLoss),
     "softmax": (SL, BSL, PSL, AdvInfoNCE, SogCLR),
     "top-K accuracy": (AATP, RSatK, SmoothIatK, Talos),
     "top-K ranking": (LambdaLossatK, SLatK, SogSLatK, SONG, SONGatK, GuidedRec),
     "partial AUC": (LLPAUC,),
     "robust": (CCL, DrRL),
-    "all items": (LabelSmoothing, SoftLabelLoss, DeSoRec),
+    "all items": (CE, LabelSmoothing, SoftLabelLoss, DeSoRec),
 }
 """All losses, by what they optimise."""
 
 LOSSES: dict[str, type[Loss]] = {cls.name: cls for members in FAMILIES.values() for cls in members}
 
 __all__ = [
-    "AATP", "BCE", "BPR", "BSL", "CCL", "FAMILIES", "LLPAUC", "LOSSES", "MSE", "PSL", "SL", "SONG",
+    "AATP", "BCE", "BPR", "BSL", "CCL", "CE", "FAMILIES", "GBCE", "LLPAUC", "LOSSES", "MSE", "PSL", "SL", "SONG",
     "AdvInfoNCE", "Batch", "DeSoRec", "DrRL", "GuidedRec", "LabelSmoothing", "LambdaLoss", "LambdaLossatK",
     "LambdaRank", "Loss", "Phase", "RSatK", "SLatK", "SONGatK", "SmoothIatK", "SoftLabelLoss", "SogCLR", "SogSLatK",
     "Talos",
@@ -60,7 +62,9 @@ __all__ = [
 
 ALIASES = {
     "advinfo": "advinfonce",
+    "crossentropy": "ce",
     "cvpr": "rsatk",
+    "generalisedbce": "gbce",
     "infonce": "sl",
     "ksong": "songatk",
     "logloss": "bce",
@@ -71,7 +75,7 @@ ALIASES = {
     "ssm": "sl",
     "tl": "talos",
 }
-"""Other names in papers, repositories and tables, as ``_key`` writes them."""
+"""Other names in papers, repositories and tables, as ``key_of`` writes them."""
 
 
 def get(name: str) -> type[Loss]:
@@ -80,14 +84,14 @@ def get(name: str) -> type[Loss]:
     Raises:
         InputError: naming the nearest loss and all there are.
     """
-    key = _key(name)
+    key = key_of(name)
     for candidate in (key, ALIASES.get(key), key.removesuffix("atk"), ALIASES.get(key.removesuffix("atk"))):
         if candidate in LOSSES:
             return LOSSES[candidate]
     raise InputError(choices("loss", name, LOSSES))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """ "SL@20", "SL@K" and "sl-at-k" alike: "slatk"."""
     return re.sub("[ _-]", "", re.sub(r"@(k|[0-9]+)", "atk", name.strip().lower()))
 

@@ -92,6 +92,7 @@ def test_names_at_a_cut_off_are_parsed_back():
     for metric in METRICS:
         assert parse_metric(metric_name(metric, 50)) == (metric, 50)
     assert metric_name("hit_rate", 20) == "hit_rate_20"
+    assert parse_metric("mrr") == ("mrr", None)
 
 
 @pytest.mark.parametrize("name", ["ndgc_20", "ndcg", "ndcg@20", "ndcg_", "_20", "ndcg_-1", "ndcg_1.5", "ndcg_²"])

@@ -60,6 +60,8 @@ class Checks:
     """Messages show no values: one in the wrong column may be the id of a person."""
     numbering: Numbering | None = None
     """The lists that say which original ids the numbers in the file stand for."""
+    exact: bool = False
+    """Timestamps are given in microseconds, not in seconds."""
 
     def shown(self, value: Any) -> str:
         """The value in a message, after the name of its column."""
@@ -208,25 +210,30 @@ def _numbers(name: str, values: pa.Array, checks: Checks, found: _Found) -> pa.A
 
 
 def _seconds(name: str, values: pa.Array, checks: Checks, found: _Found) -> pa.Array:
-    """As int64 seconds since 1970; null where the value is refused."""
+    """As int64 seconds since 1970, or microseconds; null where the value is refused."""
     if pa.types.is_timestamp(values.type):
         seconds = values.cast(pa.timestamp("s", values.type.tz), safe=False).cast(pa.int64())
-        return _in_range(name, values, seconds, times.SECONDS, checks, found)
+        seconds = _in_range(name, values, seconds, times.SECONDS, checks, found)
+        return values.cast(pa.timestamp("us", values.type.tz), safe=False).cast(pa.int64()) if checks.exact else seconds
     if checks.unit.name == "iso":
-        seconds, wrong = times.from_iso(_stripped(values))
+        exact, wrong = times.from_iso(_stripped(values))
         if wrong is not None:
             shown = lambda row: f"{name}{checks.shown(values[row].as_py())} is not a time such as {times.EXAMPLE}"  # noqa: E731
             found.add(wrong, shown)
-        return _in_range(name, values, seconds, times.SECONDS, checks, found)
+        seconds = _in_range(name, values, _scaled(exact, 1, times.MICRO), times.SECONDS, checks, found)
+        return exact if checks.exact else seconds
     whole = values if not _is_text(values) else _stripped(values)
+    per_second = 1000 if checks.unit.name == "ms" else 1
+    wanted = times.MICRO if checks.exact else 1
     try:
-        return _in_range(name, values, whole.cast(pa.int64()), checks.unit, checks, found)
+        return _scaled(_in_range(name, values, whole.cast(pa.int64()), checks.unit, checks, found), wanted, per_second)
     except pa.ArrowInvalid:
         numbers = _finite(name, values, checks, found)
     fraction = _mask(pc.not_equal(pc.floor(numbers), numbers).fill_null(False))
     found.add(fraction, lambda row: f"{name}{checks.shown(values[row].as_py())} is not a whole number")
     limited = pc.if_else(pc.less(pc.abs(numbers), 2.0**62), pc.floor(numbers), 2.0**62)
-    return _in_range(name, values, limited.cast(pa.int64(), safe=False), checks.unit, checks, found)
+    whole = limited.cast(pa.int64(), safe=False)
+    return _scaled(_in_range(name, values, whole, checks.unit, checks, found), wanted, per_second)
 
 
 def _in_range(
@@ -236,9 +243,16 @@ def _in_range(
     for wrong, reason in unit.refused(whole):
         if wrong.any():
             found.add(wrong, lambda row, reason=reason: f"{name}{checks.shown(values[row].as_py())} {reason}")  # type: ignore[misc]
-    if unit.name != "ms":
+    return numbers
+
+
+def _scaled(numbers: pa.Array, by: int, per: int) -> pa.Array:
+    """floor(numbers * by / per)."""
+    if by == per:
         return numbers
-    return pa.array(whole // 1000, mask=_mask(numbers.is_null()))
+    factor, divisor = max(by // per, 1), max(per // by, 1)
+    whole = numbers.fill_null(0).to_numpy(zero_copy_only=False)
+    return pa.array(whole * factor // divisor, mask=_mask(numbers.is_null()))
 
 
 def _is_text(values: pa.Array) -> bool:

@@ -150,9 +150,9 @@ def counted_lists(head: Head, columns: "Columns") -> Opened:
 
 
 def padded_sequences(head: Head, columns: "Columns") -> Opened:
-    """Line k holds the items of user k after a padding of 0."""
-    delimiter = next((d for d in ",;\t" if d in head.first), " ")
-    return "padded sequences", Padded(delimiter, head.first.count(delimiter) + 1)
+    """Line k holds the items of user k after a padding of 0; the width is that of most of the first lines."""
+    found = table(head)
+    return "padded sequences", Padded(found.delimiter, found.width) if found else Padded(" ", 1)
 
 
 def ir_benchmark(head: Head, columns: "Columns") -> Opened:

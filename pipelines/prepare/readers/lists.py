@@ -87,15 +87,15 @@ class Padded:
         line = np.repeat(np.arange(len(counts)), counts)
         given = np.bincount(line[items], minlength=len(counts))
 
-        def refuse(wrong: NDArray[np.bool_], message: str) -> None:
-            for at in np.flatnonzero(wrong).tolist():
-                refused.setdefault(at, message.format(n=counts[at]))
-
-        refuse(counts != self.width, f"{{n}} values, expected {self.width}")
-        refuse(np.bincount(line[~number], minlength=len(counts)) > 0, "an item is not a whole number")
-        refuse(given == 0, "no item")
+        for at in np.flatnonzero(counts != self.width).tolist():
+            refused.setdefault(at, f"{counts[at]} values, expected {self.width}")
+        for at in np.flatnonzero(~number).tolist():
+            refused.setdefault(int(line[at]), f"item{checks.shown(values[at].as_py())} is not a whole number")
+        for at in np.flatnonzero(given == 0).tolist():
+            refused.setdefault(at, "no item, 0 (padding) alone")
         place = np.arange(len(values)) - np.repeat(ends - given, counts)
-        refuse(np.bincount(line[items & (place < 0)], minlength=len(counts)) > 0, "0 (padding) after an item")
+        for at in line[items & (place < 0)].tolist():
+            refused.setdefault(at, "0 (padding) after an item; it is accepted on the left only")
         items &= ~np.isin(line, list(refused))
         columns = {
             "user": ("user", pa.array(line[items] + first).dictionary_encode()),

@@ -50,7 +50,8 @@ def sources(raw: Path, settings: "PrepareSettings", say: Callable[[str], None]) 
         )
     say(chosen.summary())
     unit = unit_of_log(chosen.files, settings.timestamp_unit)
-    return [replace(source, checks=replace(source.checks, unit=unit)) for source in found]
+    exact = settings.task == "sequence"
+    return [replace(source, checks=replace(source.checks, unit=unit, exact=exact)) for source in found]
 
 
 def listed(log: Sequence[Source]) -> Listed | None:
@@ -92,9 +93,8 @@ def _whole(raw: Path, settings: "PrepareSettings") -> _Chosen:
     considered = matching(others, patterns)
     found = [opened for file in considered if (opened := open_file(file, settings))]
     if not found and splits:
-        raise InputError(
-            f"{raw}: holds a given split ({splits[0]}); use split 'given', or give one file to split it anew"
-        )
+        given = "" if settings.task == "sequence" else "use split 'given', or "
+        raise InputError(f"{raw}: holds a given split ({splits[0]}); {given}give one file to split it anew")
     if not considered:
         raise InputError(f"{raw}: no file here is named {', '.join(patterns)}; give the file itself")
     if not found:

@@ -37,6 +37,8 @@ def open_file(file: File, settings: "PrepareSettings") -> Opened | None:
         return _open_parquet(file, settings)
     head = read_head(file, settings.hash_ids)
     may_be = formats_of(head, settings.columns) if settings.format == "auto" else {settings.format: ""}
+    if settings.task == "sequence" and "sequences" in may_be:  # the others that its lines may be have no order
+        may_be = {"sequences": may_be["sequences"]}
     return _open_text(head, may_be, settings) if may_be else None
 
 

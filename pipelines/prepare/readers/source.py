@@ -125,8 +125,9 @@ class Source(Protocol):
         """The interactions in the order of the file, in bounded memory.
 
         ``user``, ``item``: dictionaries (int32) of strings without surrounding blanks; ``rating``: finite float64;
-        ``timestamp``: int64, in seconds; ``position``: int64, place in the user's sequence. With "skip" a column
-        ``refused`` says what is wrong with a row (all else in it is null), or is null.
+        ``timestamp``: int64, in seconds, with ``checks.exact`` in microseconds; ``position``: int64, place in the
+        user's sequence. With "skip" a column ``refused`` says what is wrong with a row (all else in it is null), or is
+        null.
 
         Raises:
             InputError: with "error", naming file, line, column and value of the first bad row; always, if the file

@@ -2,18 +2,19 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MILLISECONDS_FROM = 10**11
 """``auto`` takes numbers below it as seconds (until the year 5138), others as milliseconds (from 1973)."""
 END = 4_102_444_800
 """2100-01-01 in seconds: a later time is a mistake."""
+MICRO = 10**6
+"""Microseconds in a second: what sequences are ordered by, where a log says more than the second."""
 EXAMPLE = "2010-10-19T23:55:27Z"
 ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?\s?(Z|[+-]\d\d(:?\d\d)?)?")
 
@@ -60,16 +61,16 @@ def unit_of(value: str | float, place: str, hidden: bool) -> Unit | None:
 
 
 def from_iso(texts: pa.Array) -> tuple[pa.Array, NDArray[np.bool_] | None]:
-    """Seconds since 1970 of ISO 8601 times (UTC where none is named), null and marked where one is no such time."""
+    """Microseconds since 1970 of ISO 8601 times (UTC where none is named), null and marked where one is none."""
     for kind in (pa.timestamp("us", "UTC"), pa.timestamp("us")):
         try:
             exact = texts.cast(kind)
         except pa.ArrowInvalid:
             continue
-        return pc.floor_temporal(exact, unit="second").cast(pa.timestamp("s", kind.tz)).cast(pa.int64()), None
+        return exact.cast(pa.int64()), None
     coded = texts.dictionary_encode()
-    seconds = pa.array([_iso(text) for text in coded.dictionary.to_pylist()], pa.int64()).take(coded.indices)
-    return seconds, seconds.is_null().to_numpy(zero_copy_only=False)
+    found = pa.array([_iso(text) for text in coded.dictionary.to_pylist()], pa.int64()).take(coded.indices)
+    return found, found.is_null().to_numpy(zero_copy_only=False)
 
 
 def _iso(text: str) -> int | None:
@@ -79,4 +80,5 @@ def _iso(text: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1)

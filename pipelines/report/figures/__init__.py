@@ -20,6 +20,7 @@ from pipelines.report.figures import (
     distributions,
     epoch_time,
     gradients,
+    heat_map,
     k_by_k,
     metric_by_k,
     noise,
@@ -51,7 +52,7 @@ class FigureKind:
     draw: "Callable[[Evidence], Figure | None]"
 
 
-_MODULES = (tau, metric_by_k, k_by_k, curves, gradients, distributions, thresholds, noise, pareto, epoch_time)
+_MODULES = (tau, heat_map, metric_by_k, k_by_k, curves, gradients, distributions, thresholds, noise, pareto, epoch_time)
 FIGURES = {
     module.__name__.rpartition(".")[2]: FigureKind(module.TITLE, module.CAPTION, module.draw) for module in _MODULES
 }

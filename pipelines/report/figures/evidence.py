@@ -86,16 +86,30 @@ class Evidence:
             By value, ascending: the best validation metric of each of its trials, averaged over the search's seeds, and
             the trials. Configurations with a trial that did not finish are left out.
         """
-        configurations: dict[frozenset[tuple[str, str]], list[TrialRun]] = defaultdict(list)
-        for trial in cell.grid:
-            if setting in trial.params and trial.status == "FINISHED":
-                configurations[frozenset(trial.configuration.items())].append(trial)
         found: dict[float, tuple[float, list[TrialRun]]] = {}
-        for trials in configurations.values():
-            value, reached = float(trials[0].params[setting]), statistics.fmean(t.metrics["best"] for t in trials)
-            if len(trials) == len(self.results.settings["seeds"]) and reached > found.get(value, (-1.0, []))[0]:
+        for reached, trials in self.configurations(cell):
+            if setting not in trials[0].params:
+                continue
+            value = float(trials[0].params[setting])
+            if reached > found.get(value, (-1.0, []))[0]:
                 found[value] = reached, trials
         return dict(sorted(found.items()))
+
+    def configurations(self, cell: Cell) -> list[tuple[float, list[TrialRun]]]:
+        """The configurations of the search that finished with all its seeds, as they came.
+
+        Returns:
+            Of each the best validation metric of its trials, averaged over the search's seeds, and the trials.
+        """
+        configurations: dict[frozenset[tuple[str, str]], list[TrialRun]] = defaultdict(list)
+        for trial in cell.grid:
+            if trial.status == "FINISHED":
+                configurations[frozenset(trial.configuration.items())].append(trial)
+        return [
+            (statistics.fmean(trial.metrics["best"] for trial in trials), trials)
+            for trials in configurations.values()
+            if len(trials) == len(self.results.settings["seeds"])
+        ]
 
     def diagnosed(self, cell: Cell) -> list[Mapping[str, Any]]:
         """What is known of its confirmation trials, by seed."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from pipelines.report.cells import Cell
 from pipelines.report.figures import style
 from pipelines.report.figures.evidence import Evidence, title
+from pipelines.report.figures.heat import heat
 from pipelines.tracking import TrialRun
 from recloss.metrics import metric_name, parse_metric
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = "K trained for against K′ measured"
@@ -19,9 +19,6 @@ CAPTION = (
     "at every K′, in percent of the best of the column (bold), mean over the search's seeds {seeds}. Epoch and "
     "configuration were selected by {metric}, which favours K near its cut-off; these are no test results."
 )
-
-_DARK = 0.55
-"""Share of the colour scale from which a number on it is white."""
 
 
 def draw(evidence: Evidence) -> "Figure | None":
@@ -41,7 +38,11 @@ def draw(evidence: Evidence) -> "Figure | None":
     )
     kind = title(metric_name(parse_metric(evidence.metric)[0], 0)).split("@")[0]
     for (cell, values), axes in zip(tables, panels.values(), strict=True):
-        _heat(axes, values)
+        numbers = [list(row.values()) for row in values.values()]
+        best = {(y, x) for y, row in enumerate(numbers) for x, value in enumerate(row) if value == 1}
+        heat(axes, numbers, lambda value: f"{100 * value:.1f}", best)
+        axes.set_xticks(range(len(numbers[0])), [str(k) for k in next(iter(values.values()))])
+        axes.set_yticks(range(len(numbers)), [f"{k:g}" for k in values])
         axes.set_title(style.cell_title(cell), fontsize=style.FONT)
         axes.set_xlabel(f"K′ of validation {kind}@K′")
         axes.set_ylabel("K trained for")
@@ -74,21 +75,3 @@ def table(evidence: Evidence, cell: Cell) -> dict[float, dict[int, float]]:
 def _at_best(evidence: Evidence, trial: TrialRun, metric: str) -> float | None:
     """A metric at the epoch that was the trial's best."""
     return evidence.histories.get(trial.hash, {}).get(metric, {}).get(int(trial.metrics["best_epoch"]))
-
-
-def _heat(axes: "Axes", values: dict[float, dict[int, float]]) -> None:
-    axes.grid(False)
-    numbers = [list(row.values()) for row in values.values()]
-    lowest = min(map(min, numbers))
-    axes.imshow(numbers, cmap="Blues", vmin=lowest - (1 - lowest) * 0.4, vmax=1 + 1e-9, aspect="auto")
-    for y, row in enumerate(numbers):
-        for x, value in enumerate(row):
-            dark = value - lowest > _DARK * (1 - lowest)
-            weight = "bold" if value == 1 else "normal"
-            axes.text(
-                x, y, f"{100 * value:.1f}", ha="center", va="center", color="white" if dark else "black", weight=weight
-            )
-    axes.set_xticks(range(len(numbers[0])), [str(k) for k in next(iter(values.values()))])
-    axes.set_yticks(range(len(numbers)), [f"{k:g}" for k in values])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)

@@ -46,9 +46,14 @@ def test_lists_counted_lists_and_padded_sequences_against_loops(write, read, lis
         ("counted-lists", ["1 5", "x 1 2", "1 4"], 2, "the first number 'x' is not 2, the count of items"),
         ("counted-lists", ["1 5", "", "1 4"], 2, "the line is empty"),
         ("padded-sequences", ["0,1,2", "0,0,3,4", "0,0,5"], 2, "4 values, expected 3"),
-        ("padded-sequences", ["0,1,2", "1,0,2", "0,0,5"], 2, "0 (padding) after an item"),
-        ("padded-sequences", ["0,1,2", "0,1,x", "0,0,5"], 2, "an item is not a whole number"),
-        ("padded-sequences", ["0,1,2", "0,0,0", "0,0,5"], 2, "no item"),
+        (
+            "padded-sequences",
+            ["0,1,2", "1,0,2", "0,0,5"],
+            2,
+            "0 (padding) after an item; it is accepted on the left only",
+        ),
+        ("padded-sequences", ["0,1,2", "0,1,x", "0,0,5"], 2, "item 'x' is not a whole number"),
+        ("padded-sequences", ["0,1,2", "0,0,0", "0,0,5"], 2, "no item, 0 (padding) alone"),
         ("padded-sequences", ["0,1,2", "", "0,0,5"], 2, "1 values, expected 3"),
     ],
 )

@@ -15,9 +15,9 @@ from pipelines.settings import ResourceSettings, make_trial
 from pipelines.sweep import attempts
 from pipelines.sweep.attempts import CRASHES, Attempts, latest_micro_batch, next_micro_batch
 from pipelines.train import failures, journal, patience
-from pipelines.train.build import build
 from pipelines.train.cost import Cost, Meter
 from pipelines.train.folder import CHECKPOINT, MODEL, TEST_USERS, status
+from pipelines.train.tasks.pairs import build
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.loop import DivergedError

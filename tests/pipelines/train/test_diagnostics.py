@@ -9,11 +9,11 @@ import torch
 
 from pipelines.prepare import load
 from pipelines.settings import ResourceSettings, make_trial
-from pipelines.train import journal, scoring, validations
-from pipelines.train.build import build, training_splits
+from pipelines.train import journal, tasks, validations
 from pipelines.train.diagnostics import diagnose, top_share
 from pipelines.train.folder import DIAGNOSTICS, TEST_USERS
 from pipelines.train.scoring import score_test
+from pipelines.train.tasks.pairs import build, training_splits
 from pipelines.train.trial import train_trial
 from recloss.losses import LOSSES
 from recloss.sampling import Sampler
@@ -158,7 +158,7 @@ def test_scores_on_test_are_the_same_bits_without_the_diagnosis(prepared, tmp_pa
         folder = tmp_path / name
         train_trial(trial, prepared, folder, ResourceSettings(), lambda validation: None)
         if name == "without":
-            monkeypatch.setattr(scoring, "diagnose", lambda *given: {})
+            monkeypatch.setattr(tasks.pairs, "diagnose", lambda *given: {})
         metrics.append(score_test(trial, prepared, folder))
     assert metrics[0] == metrics[1]
     assert (tmp_path / "with" / TEST_USERS).read_bytes() == (tmp_path / "without" / TEST_USERS).read_bytes()

@@ -7,8 +7,10 @@ import torch
 from pipelines import single
 from pipelines.prepare import load, prepare
 from pipelines.settings import PrepareSettings, ResourceSettings, make_trial
-from pipelines.train.build import build, check_fits, fit_settings
 from pipelines.train.folder import MODEL
+from pipelines.train.tasks import check_fits
+from pipelines.train.tasks.base import fit_settings
+from pipelines.train.tasks.pairs import build
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.interactions import Interactions
@@ -40,7 +42,7 @@ def pooled(raw_log, tmp_path_factory):
 def test_a_trial_trains_with_the_pool_of_its_data(pooled, tmp_path):
     data = load(pooled)
     trial = make_trial(data.fingerprint, "mf", "sl", SHORT)
-    check_fits(trial, data.n_users, data.n_items, pool=data.pool is not None)
+    check_fits(trial, data.manifest)
     train_trial(trial, pooled, tmp_path / "trial", ResourceSettings(), lambda validation: None)
     found = torch.load(tmp_path / "trial" / MODEL)["backbone"]
 
@@ -62,7 +64,7 @@ def test_data_without_a_pool_is_refused_before_training(prepared, tmp_path):
         r"sampler 'pooled_false_negatives' needs data with a pool of false negatives; prepare it with noise: \{kind"
     )
     with pytest.raises(InputError, match=expected):
-        check_fits(make_trial(data.fingerprint, "mf", "sl", SHORT), data.n_users, data.n_items)
+        check_fits(make_trial(data.fingerprint, "mf", "sl", SHORT), data.manifest)
     with pytest.raises(InputError, match=expected):
         single.train_single(
             prepared, "mf", "sl", SHORT, seed=0, workers=1, test=False, storage=tmp_path / "runs",

@@ -12,9 +12,10 @@ import torch
 from pipelines.prepare import load
 from pipelines.settings import ResourceSettings, make_trial
 from pipelines.train import journal, mapped, stream
-from pipelines.train.build import build, fit_settings, training_splits
 from pipelines.train.distributed import train_trial_distributed
 from pipelines.train.folder import MODEL
+from pipelines.train.tasks.base import fit_settings
+from pipelines.train.tasks.pairs import build, training_splits
 from pipelines.train.trial import train_trial
 from recloss import losses
 from recloss.backbones import BACKBONES

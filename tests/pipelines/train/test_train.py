@@ -9,14 +9,16 @@ import torch
 from pipelines.prepare import load
 from pipelines.settings import ResourceSettings, make_trial
 from pipelines.train import journal
-from pipelines.train.build import build, check_fits, fit_settings, training_splits
 from pipelines.train.distributed import train_trial_distributed
 from pipelines.train.folder import CHECKPOINT, MODEL, TEST_USERS, status
 from pipelines.train.scoring import score_test
+from pipelines.train.tasks import check_fits
+from pipelines.train.tasks.base import fit_settings
+from pipelines.train.tasks.pairs import build, training_splits
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
-from recloss.sampling import PopularityNegatives
 from recloss.loop import DivergedError
+from recloss.sampling import PopularityNegatives
 from recloss.training import fit
 
 ONE = ResourceSettings()
@@ -162,12 +164,13 @@ def test_hiding_validation_positives_changes_the_test_ranking(prepared, tmp_path
 
 
 def test_what_exceeds_the_catalogue_is_refused_before_training(prepared):
+    small = {"task": "pairs", "sizes": {"users": 60, "items": 10}}
     with pytest.raises(InputError, match=r"protocol.cutoffs: K = 50 is larger than the catalogue \(10 items\)"):
-        check_fits(trial(prepared, protocol__cutoffs=[5, 50]), 60, 10)
+        check_fits(trial(prepared, protocol__cutoffs=[5, 50]), small)
     with pytest.raises(InputError, match=r"loss 'talos': k must lie in 1..10 \(the catalogue\), got 20"):
-        check_fits(trial(prepared, loss__k=20), 60, 10)
+        check_fits(trial(prepared, loss__k=20), small)
     with pytest.raises(InputError, match="loss 'desorec' needs soft labels"):
-        check_fits(make_trial(load(prepared).fingerprint, "mf", "desorec", {}), 60, 40)
+        check_fits(make_trial(load(prepared).fingerprint, "mf", "desorec", {}), load(prepared).manifest)
 
 
 def test_two_ray_train_workers_train_the_model_of_one_process(prepared, tmp_path, ray_local):

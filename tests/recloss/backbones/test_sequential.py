@@ -118,6 +118,27 @@ def test_the_rows_of_windows_are_states_of_the_histories_before_them(name):
 
 
 @every_backbone
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_histories_of_all_lengths_beside_each_other_give_what_each_gives_alone(name, positions):
+    draw = torch.Generator().manual_seed(5)
+    lengths = torch.tensor([40, 1, 9, 0, 3, 17, 8, 33, 2, 16, 7, 25, 12, 31, 5, 18])
+    items = torch.randint(N_ITEMS, (int(lengths.sum()),), generator=draw)
+    sequences = Sequences(items, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), N_ITEMS)
+    backbone = backbones.build_sequential(name, {"dim": 8, "length": 20}, sequences, 0).eval().double()
+    users, _, windows = Windows(sequences, positions=positions, length=20, batch_size=1, seed=0).rows()
+    order = torch.randperm(len(users), generator=draw)
+    users, windows = users[order], windows[order]
+    together, _, _ = backbone.rows(users, windows)
+    alone = [backbone.rows(users[row : row + 1], windows[row : row + 1])[0] for row in range(len(users))]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-14)
+    embedded, _ = backbone.embed()
+    for user, length in enumerate(lengths.tolist()):
+        own = sequences.items[sequences.offsets[user] :][:length][-20:].tolist()
+        expected = backbone.last(histories(own, width=max(1, len(own))))[0]
+        torch.testing.assert_close(embedded[user, :8], expected, rtol=1e-12, atol=1e-14)
+
+
+@every_backbone
 def test_a_user_in_evaluation_is_the_state_after_the_whole_history(name):
     backbone = made(name).eval().double()
     whole = TRAIN.followed_by(VALID)

@@ -123,7 +123,7 @@ VARIANTS = {
 SEES_THE_ORDER_OF_NEGATIVES: set[str] = {"guidedrec"}
 """Losses that read the negatives as a list, in the order they come."""
 
-PULLS_BOTH_WAYS: set[str] = {"ccl", "desorec", "guidedrec", "labelsmoothing", "smoothiatk", "softlabels"}
+PULLS_BOTH_WAYS: set[str] = {"ccl", "ce", "desorec", "guidedrec", "labelsmoothing", "smoothiatk", "softlabels"}
 """Losses in which a score can have a gradient of the other sign, or none at all."""
 
 

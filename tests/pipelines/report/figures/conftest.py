@@ -33,7 +33,7 @@ class Sweep:
         self, data, backbone, loss, *, seed=0, stage="grid", status="FINISHED", metrics=None, cost=None, **dotted
     ):
         dotted = {"protocol.cutoffs": CUTOFFS, **{key.replace("__", "."): value for key, value in dotted.items()}}
-        made = make_trial(self.fingerprints[data], backbone, loss, dotted, seed=seed)
+        made = make_trial(self.fingerprints[data], backbone, loss, dotted, task=self.settings["task"], seed=seed)
         run = TrialRun(
             hash=made.hash,
             data=data,

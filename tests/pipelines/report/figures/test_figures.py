@@ -17,6 +17,7 @@ from pipelines.report.figures import (
     distributions,
     epoch_time,
     gradients,
+    heat_map,
     k_by_k,
     metric_by_k,
     noise,
@@ -120,6 +121,83 @@ def test_k_against_k_by_hand(new_sweep):
     assert [text.get_weight() for text in axes.texts] == ["bold", "normal", "normal", "bold"]
     sweep.histories.clear()
     assert k_by_k.draw(sweep.evidence()) is None
+
+
+def desorec_grid(sweep, seeds=(0,), missing=()):
+    """A grid of 3 x 2 values, each with two learning rates, the first one better by 0.1; (0.3, 0.7) is selected."""
+    for softness in (0.0, 0.3, 1.0):
+        for weight in (0.5, 0.7):
+            for lr, bonus in ((0.01, 0.1), (0.001, 0.0)):
+                for seed in seeds:
+                    if (softness, weight) in missing:
+                        continue
+                    best = 0.1 + 0.1 * softness * (1 - softness) + 0.2 * weight + bonus + 0.01 * seed
+                    point = {"loss__conf_softness": softness, "loss__conf_weight": weight, "optim__lr": lr}
+                    run = search(sweep, "desorec", best, seed=seed, **point)
+                    if (softness, weight, lr) == (0.3, 0.7, 0.01):
+                        sweep.select(run)
+
+
+def test_heat_map_has_the_best_of_the_other_settings_and_frames_the_selected_pair(new_sweep):
+    sweep = new_sweep(losses=("desorec",), seeds=[0, 2])
+    desorec_grid(sweep, seeds=(0, 2), missing=[(1.0, 0.5)])
+    search(sweep, "desorec", 0.9, loss__conf_softness=1.0, loss__conf_weight=0.5)  # of two seeds one
+    [axes] = heat_map.draw(sweep.evidence()).axes
+    shown = {(t.get_position()[1], t.get_position()[0]): t for t in axes.texts}
+    expected = {(0, 0): 0.31, (0, 1): 0.35, (1, 0): 0.331, (1, 1): 0.371, (2, 1): 0.35}
+    assert {place: text.get_text() for place, text in shown.items()} == {p: f"{v:.4f}" for p, v in expected.items()}
+    assert [place for place, text in shown.items() if text.get_weight() == "bold"] == [(1, 1)]
+    [frame] = axes.patches
+    assert (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) == (0.5, 0.5, 1, 1)
+    numbers = axes.images[0].get_array()
+    assert [[None if np.ma.is_masked(v) else round(float(v), 4) for v in row] for row in numbers] == [
+        [0.31, 0.35], [0.331, 0.371], [None, 0.35],
+    ]  # fmt: skip
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("conf_weight", "conf_softness")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.5", "0.7"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.3", "1"]
+    assert axes.images[0].origin == "upper", "the first row is the uppermost"
+
+
+def test_heat_map_of_soft_labels_where_the_loss_has_no_grid(new_sweep):
+    sweep = new_sweep(losses=("desorec",), task="sequence", backbones=("gru4rec",), data=("diginetica",))
+    values = {(4, 0.0): 0.3, (4, 1.0): 0.1, (16, 0.0): 0.4, (16, 1.0): 0.2}
+    for (clusters, reassigned), best in values.items():
+        point = {"soft_labels__clusters": clusters, "soft_labels__reassigned": reassigned}
+        run = sweep.trial("diginetica", "gru4rec", "desorec", metrics={"best": best}, **point)
+        if best == 0.4:
+            sweep.select(run)
+    [axes] = heat_map.draw(sweep.evidence()).axes
+    assert [text.get_text() for text in axes.texts] == ["0.3000", "0.1000", "0.4000", "0.2000"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("clusters", "reassigned")
+
+
+def test_heat_map_needs_a_grid_of_two_numbers(new_sweep):
+    def drawn(losses=("desorec", "sl", "slatk"), **more):
+        sweep = new_sweep(losses=losses, **more)
+        desorec_grid(sweep)
+        return sweep
+
+    assert heat_map.draw(drawn().evidence()) is not None
+    third = drawn()
+    search(third, "desorec", 0.1, loss__conf_softness=0.3, loss__conf_weight=0.7, loss__nontarget_weight=1.0)
+    assert heat_map.draw(third.evidence()) is None
+    one, sparse, words = (new_sweep(losses=("sl", "slatk")) for _ in range(3))
+    for temperature, reduce in ((0.1, "sum"), (0.2, "mean")):
+        one.select(search(one, "sl", 0.3, loss__tau=temperature))
+        words.select(search(words, "sl", 0.3, loss__tau=temperature, loss__reduce=reduce))
+    assert heat_map.draw(one.evidence()) is None
+    assert heat_map.draw(words.evidence()) is None
+    for number in range(5):  # random points
+        point = {"loss__tau": 0.1 + number / 50, "loss__tau_weight": 1 + number / 10}
+        sparse.select(search(sparse, "slatk", 0.3, **point))
+    assert heat_map.draw(sparse.evidence()) is None
+    other = drawn()
+    name = "ml-100k", "mf", "desorec"
+    other.selections[name] = replace(other.selections[name], metric="valid/recall_20")
+    for loss in ("sl", "slatk"):
+        confirm(other, "ml-100k", "mf", loss, [])
+    assert heat_map.draw(other.evidence()) is None
 
 
 def test_learning_curves_end_where_the_first_seed_stopped(sweep):

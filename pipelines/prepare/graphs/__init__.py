@@ -1,0 +1,1 @@
+"""Graphs (link prediction) to prepared datasets: users and items are the nodes, interactions the edges."""
