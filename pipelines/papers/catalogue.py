@@ -126,7 +126,7 @@ def roots(spaces: Path | None) -> list[Path]:
 
 
 def names(spaces: Path | None) -> list[str]:
-    """``paper/experiment`` of every preset, sorted by paper, tables before figures left as the alphabet has them."""
+    """``paper/experiment`` of every preset, sorted."""
     found = {
         f"{file.parent.name}/{file.name.removesuffix('.yaml')}"
         for root in roots(spaces)

@@ -46,7 +46,7 @@ def _summarise(experiment: MeasuredExperiment, grid: Grid, details: list[str]) -
     found = orders(experiment, lines)
     for data, backbone in measured_places(lines):
         mine = [line for line in lines if (line.data, line.backbone) == (data, backbone) and line.reported is not None]
-        measured = [line for line in mine if line.measured]
+        measured = [line for line in mine if line.measured and not line.other]
         judged = [line for line in measured if line.within is not None]
         here = [order for order in found if (order.data, order.backbone) == (data, backbone)]
         pairs, turned = sum(len(order.pairs) for order in here), [t for order in here for t in order.turned]

@@ -86,7 +86,7 @@ class SoftLabelSettings(Settings):
     kmeans_iterations: int = Field(default=100, ge=1)
     """... and, at most, of K-means."""
     reassigned: float = Field(default=0.0, ge=0, le=1)
-    """Share of the users that are put into a random cluster, to see what the clusters are worth."""
+    """Share of the users that are put into another cluster, to see what the clusters are worth."""
     epochs: int = Field(default=20, ge=1)
     """Budget of the training with softmax; all else is that of the trial."""
 

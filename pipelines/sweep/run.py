@@ -113,7 +113,7 @@ def _drive(driver: Driver, cells: Sequence[Cell]) -> Ending:
 
 def _sizes(cell: Cell, trial: Trial) -> tuple[str, ...]:
     """What `check_fits` looks at: most trials of a grid share it."""
-    parts = (trial.loss, trial.sampler, trial.protocol, trial.soft_labels)
+    parts = (trial.backbone, trial.loss, trial.sampler, trial.protocol, trial.soft_labels)
     return cell.data, *(part.model_dump_json() if part else "" for part in parts)
 
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from pipelines.prepare.readers.blanks import positions_of_ends, single_blanks, without_comments
 from pipelines.prepare.readers.streams import File, line_ends, whole_lines
 from recloss.errors import InputError, plain
 
@@ -28,7 +28,6 @@ LARGEST_QUERY = 2**53
 _SEPARATORS = b" :\n"
 _OTHERS = bytes(set(range(256)) - set(_SEPARATORS))
 _ONE_PER_LINE = bytes.maketrans(_SEPARATORS, b"\n\n\n")
-_BLANKS = bytes.maketrans(b"\t\r", b"  ")
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,11 @@ def parse(text: bytes, kind: Kind, name: str, before: int) -> Rows:
         InputError: naming the first line that is refused.
     """
     text = text if text.endswith(b"\n") else text + b"\n"
-    content, comments = _without_comments(text) if b"#" in text else (text, None)
-    content = _single_blanks(content)
+    content, comments = without_comments(text) if b"#" in text else (text, None)
+    content = single_blanks(content)
     lines = before + 1 + np.arange(line_ends(content))
     if content.startswith(b"\n") or b"\n\n" in content:
-        filled = np.diff(_ends(content), prepend=-1) > 1
+        filled = np.diff(positions_of_ends(content), prepend=-1) > 1
         lines = lines[filled]
         comments = None if comments is None else comments.filter(pa.array(filled))
         content = re.sub(rb"\n+", b"\n", content).removeprefix(b"\n")
@@ -278,41 +277,3 @@ def _finite(text: bytes) -> float | None:
 
 def _shown(text: bytes) -> str:
     return repr(plain(text[:60].decode(errors="replace")))
-
-
-def _without_comments(text: bytes) -> tuple[bytes, pa.Array]:
-    """The lines without what follows ``#``, and that of each line."""
-    characters = np.frombuffer(text, np.uint8)
-    ends, hashes = _ends(text), np.flatnonzero(characters == ord("#"))
-    commented, first = np.unique(np.searchsorted(ends, hashes), return_index=True)
-    begins = ends.copy()
-    begins[commented] = hashes[first]
-    change = np.zeros(len(characters), np.int8)
-    change[hashes[first]] += 1
-    change[ends[commented]] -= 1
-    inside = np.cumsum(change, dtype=np.int8).astype(bool)
-    offsets = np.concatenate([[0], np.cumsum(ends - begins)])
-    buffers: list[Any] = [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(characters[inside].tobytes())]
-    comments = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)
-    return characters[~inside].tobytes(), _text(comments)
-
-
-def _text(values: pa.Array) -> pa.Array:
-    """As strings, what is not UTF-8 replaced."""
-    try:
-        return values.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([value.decode(errors="replace") for value in values.to_pylist()], pa.string())
-
-
-def _single_blanks(text: bytes) -> bytes:
-    """Lines with one blank between values, and none around them."""
-    if b"\t" in text or b"\r" in text:
-        text = text.translate(_BLANKS)
-    while b"  " in text:
-        text = text.replace(b"  ", b" ")
-    return text.replace(b" \n", b"\n").replace(b"\n ", b"\n").removeprefix(b" ")
-
-
-def _ends(text: bytes) -> NDArray[np.int64]:
-    return np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))

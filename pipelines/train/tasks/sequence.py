@@ -11,7 +11,7 @@ from pipelines.train.soft_labels import soft_labels, softmax_trial
 from pipelines.train.tasks.base import DEVICE, Run, Work, fit_settings
 from pipelines.train.tasks.pairs import check as check_pairs
 from pipelines.train.tasks.pairs import loss_of, sampler_of
-from recloss import backbones
+from recloss import backbones, losses
 from recloss.backbones import SequenceBackbone
 from recloss.errors import InputError
 from recloss.evaluation import UserMetrics, evaluate
@@ -23,12 +23,17 @@ from recloss.training import fit
 
 
 def check(trial: Trial, manifest: dict[str, Any]) -> None:
-    """As for pairs; the clusters of soft labels are no more than there are users.
+    """As for pairs; a bias of items has no place in cosines, and soft labels have no more clusters than users.
 
     Raises:
         InputError: saying why.
     """
     check_pairs(trial, manifest)
+    if trial.backbone.params["output"] == "linear" and losses.get(trial.loss.name).similarity == "cosine":
+        raise InputError(
+            f"backbone.output: linear has a bias, which means nothing in the cosines of the loss {trial.loss.name!r}; "
+            "give backbone.output: table or tied"
+        )
     if trial.soft_labels is not None and trial.soft_labels.clusters > manifest["sizes"]["users"]:
         raise InputError(
             f"soft_labels.clusters: {trial.soft_labels.clusters} are more than the {manifest['sizes']['users']} users"

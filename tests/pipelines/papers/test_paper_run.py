@@ -173,6 +173,7 @@ def test_a_preset_that_changed_is_not_compared_with_results_of_before(mine, caps
     assert re.search(r"\| PSL +\| NDCG@5 .* other settings \|", text)
 
 
+@pytest.mark.slow
 def test_what_was_run_beside_the_paper_is_shown_without_a_reported_value(mine, capsys, raw_log, monkeypatch, ray_local):
     monkeypatch.setenv("RECLOSS_DATA", str(raw_log.parent))
     storage = shutil.copytree(mine / "runs", mine / "own")

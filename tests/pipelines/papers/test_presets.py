@@ -73,6 +73,14 @@ def test_every_deviation_has_a_reason_and_a_default_that_it_differs_from(name):
         assert deviation.default is not None or deviation.setting.startswith("sampler")
 
 
+def test_the_default_of_a_row_is_what_its_search_space_presets():
+    found = {(d.where, d.setting): (d.value, d.default) for d in deviations(load("slatk/table-17-18", None), None)}
+    assert found["LambdaRank", "backbone.init"] == ("normal", "xavier_normal")
+    assert found["LambdaLoss-S", "train.negatives"] == (200, 1)
+    assert found["all", "train.negatives"] == (200, 1000)
+    assert ("SL@20", "backbone.init") not in found
+
+
 def test_health_with_mf_is_the_sweep_that_was_written_by_hand_first():
     by_hand = {
         "name": "slatk-table-2-health-mf",

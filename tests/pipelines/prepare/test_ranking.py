@@ -495,7 +495,7 @@ def test_by_command(tmp_path, folder, capsys):
     assert "no query is in two splits" in capsys.readouterr().out
     assert run(["data", "inspect", out]) == 0
     assert "documents per query" in capsys.readouterr().out
-    assert run([*arguments[:-1], str(tmp_path / "other"), "--k-core", "3"]) == 1
+    assert run([*arguments[:-1], str(tmp_path / "other"), "--k-core", "3"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "other").exists()
 

@@ -225,6 +225,8 @@ def test_data_of_another_task_and_too_many_clusters_are_refused(walked, prepared
         tasks.check_fits(on_pairs, load(walked).manifest)
     with pytest.raises(InputError, match="is prepared for the task 'pairs', the trial's is 'sequence'"):
         tasks.check_fits(trial_of(walked, "sasrec", "bce"), load(prepared).manifest)
+    with pytest.raises(InputError, match=r"backbone\.output: linear has a bias, which means nothing in the cosines of"):
+        tasks.check_fits(trial_of(walked, "gru4rec", "sl"), load(walked).manifest)
     many = trial_of(walked, "gru4rec", "desorec", soft_labels__clusters=USERS + 1, train__positions="last")
     with pytest.raises(InputError, match=r"soft_labels\.clusters: 41 are more than the 40 users"):
         tasks.check_fits(many, load(walked).manifest)
