@@ -82,6 +82,43 @@ def test_each_epoch_sees_each_query_once_and_other_slates(data, monkeypatch):
     assert drawn[0] != drawn[1]
 
 
+class Echo(scorers.ListScorer):
+    """Scores a document by its first feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, features, present):
+        return features[:, :, 0] * self.factor
+
+
+class Compared(losses.ListLoss):
+    """Keeps the scores and grades of each batch."""
+
+    title = "compared"
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def compute(self, scores, grades):
+        self.batches.append((scores.detach(), grades))
+        return 0 * scores.sum()
+
+
+def test_a_loss_gets_each_document_s_score_beside_its_grade_whatever_the_lengths():
+    grades = torch.arange(1.0, 301)
+    lengths = torch.tensor([1, 70, 3, 9, 40, 17, 2, 100, 8, 50])
+    given = Lists(grades[:, None], grades, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]))
+    loss = Compared()
+    fit_lists(Echo(), loss, given, given, dataclasses.replace(SETTINGS, epochs=1, batch_size=5, lr=1e-9), slate=60)
+    present = torch.cat([g[g >= 0] for _, g in loss.batches])
+    assert len(present) == int(lengths.clamp(max=60).sum())
+    for scores, expected in loss.batches:
+        torch.testing.assert_close(scores[expected >= 0], expected[expected >= 0])
+
+
 def test_learns_more_than_its_best_feature(lists_of):
     train, valid = lists_of([12] * 120, seed=1), lists_of([12] * 60, seed=2)
     settings = dataclasses.replace(SETTINGS, epochs=15, batch_size=16, patience=20)
