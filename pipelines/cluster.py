@@ -19,6 +19,9 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 """Environment of a driver: no telemetry, no banners, no files that nobody reads."""
+WORKERS = {"MALLOC_ARENA_MAX": "2"}
+"""Environment of the processes of a local instance. Every trial runs in a new thread of one of them, which glibc gives
+any of up to eight heaps per core; each would keep what the largest trial in it needed."""
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def connected() -> Iterator[None]:
     (unless ``RAY_AUTH_MODE`` says otherwise); a cluster has its own.
     """
     address = os.environ.get("RAY_ADDRESS")
-    for name, value in QUIET.items():
+    for name, value in (QUIET if address else QUIET | WORKERS).items():
         os.environ.setdefault(name, value)
     if not address and "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

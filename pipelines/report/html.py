@@ -115,7 +115,7 @@ def _statistics(report: Report) -> list[tuple[str, list[str], bool]]:
     return [
         (*question, kind in shown)
         for kind, group in groupby(compared, key=lambda c: (c.metric, c.question))
-        for question in by_question(group)
+        for question in by_question(group, report.table.units)
     ]
 
 

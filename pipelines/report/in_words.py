@@ -15,8 +15,8 @@ _EFFECTS = ((0.2, "a very small effect"), (0.5, "a small effect"), (0.8, "a medi
 _UNNAMED = ("backbone_title", "metric_title", "one_title", "other_title")
 
 
-def sentence(comparison: Comparison) -> str:
-    """What a comparison found, in one sentence."""
+def sentence(comparison: Comparison, units: str = "users") -> str:
+    """What a comparison found, in one sentence; ``units`` are what was measured one by one."""
     c = comparison
     told = c.p < ALPHA
     sign = -1 if told and c.difference < 0 else 1
@@ -27,14 +27,14 @@ def sentence(comparison: Comparison) -> str:
         claim += "" if c.significant else ", but not significantly once corrected"
     else:
         claim = f"{c.one_title} cannot be told from {c.other_title}, difference {size}"
-    basis = f"{c.n_users} users, {c.n_seeds} {'seed' if c.n_seeds == 1 else 'seeds'}"
+    basis = f"{c.n_users} {units}, {c.n_seeds} {'seed' if c.n_seeds == 1 else 'seeds'}"
     p = f"t-test {shown_p(c.p)}, Holm-corrected {shown_p(c.p_holm).removeprefix('p = ').removeprefix('p ')}"
     return f"{claim} (95 % CI {low:.4f} to {high:.4f}; {basis}; {p}; {_effect(sign * c.effect)})"
 
 
-def by_question(comparisons: Iterable[Comparison]) -> list[tuple[str, list[str]]]:
+def by_question(comparisons: Iterable[Comparison], units: str = "users") -> list[tuple[str, list[str]]]:
     """The sentences under a heading for each family of hypotheses, in the order of the comparisons."""
-    return [(heading, [sentence(c) for c in group]) for heading, group in groupby(comparisons, key=_heading)]
+    return [(heading, [sentence(c, units) for c in group]) for heading, group in groupby(comparisons, key=_heading)]
 
 
 def ranking_lines(ranking: Ranking) -> list[str]:

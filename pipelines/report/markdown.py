@@ -9,7 +9,7 @@ from pipelines.report.selected import Selected
 from pipelines.report.table import Score, Table
 
 _MARKS = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
-_UNIT = "Users are the paired unit: their scores are averaged over the confirmation seeds first."
+_UNITS = "{} are the paired unit: their scores are averaged over the confirmation seeds first."
 _SPECIAL = re.compile(r"[\\`*_\[\]|~$]")
 
 
@@ -67,14 +67,14 @@ def _comparison(table: Table) -> list[str]:
 
 def _statistics(report: Report) -> list[str]:
     lines: list[str] = []
-    for heading, sentences in by_question(report.comparisons):
+    for heading, sentences in by_question(report.comparisons, report.table.units):
         lines += ["", f"### {escape(heading)}", "", *(f"- {escape(sentence)}" for sentence in sentences)]
     for ranking in report.rankings:
         first, *others = ranking_lines(ranking)
         lines += ["", f"### {escape(first)}", "", *(f"- {escape(line)}" for line in others)]
     if report.uncompared:
         lines += ["", "Not compared:", "", *(f"- {escape(line)}" for line in report.uncompared)]
-    return ["", "## Statistics", "", escape(_UNIT), *lines] if lines else []
+    return ["", "## Statistics", "", escape(_UNITS.format(report.table.units.capitalize())), *lines] if lines else []
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -20,10 +20,9 @@ _METRIC_TITLES = {"ndcg": "NDCG", "mrr": "MRR", "hit_rate": "HitRate"}
 _LOWER_IS_BETTER = ("gini",)
 REFERENCES, _OTHER = "references", "other"
 """Groups of rows, in their order; "other" is a loss that this installation does not know."""
-SIGNIFICANT = (
-    "* significantly better than the best baseline: paired t-test over users, p < 0.05 after Holm's correction"
+_SIGNIFICANT = (
+    "* significantly better than the best baseline: paired t-test over {units}, p < 0.05 after Holm's correction"
 )
-"""What the star means, wherever one is shown."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,8 @@ class Table:
     """One per column; empty where the sweep declares no baselines."""
     notes: tuple[str, ...]
     """Footnotes; the first is number 1."""
+    units: str = "users"
+    """What is measured one by one, and paired in tests."""
 
     @property
     def families(self) -> list[tuple[str, list[Row]]]:
@@ -137,7 +138,10 @@ class Table:
     def legend(self) -> list[str]:
         """What the marks mean that the table has."""
         starred = any(score.significant for row in self.rows for score in row.scores)
-        return ["best {best}, second {second}, by unrounded mean", *([SIGNIFICANT] if starred else [])]
+        return [
+            "best {best}, second {second}, by unrounded mean",
+            *([_SIGNIFICANT.format(units=self.units)] if starred else []),
+        ]
 
 
 def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fingerprints: bool = False) -> Table:
@@ -182,6 +186,7 @@ def build_table(results: Results, metrics: Sequence[str] | None = None, mix_fing
         rows=tuple(sorted(made, key=lambda row: families.index(row.family))),
         improvements=tuple(improvements),
         notes=tuple(notes.texts),
+        units=TASKS[cells[0].task].units,
     )
 
 

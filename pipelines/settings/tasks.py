@@ -14,6 +14,7 @@ from recloss.metrics import METRICS, metric_name
 from recloss.ranking import Lists, scorers
 from recloss.ranking import losses as list_losses
 from recloss.sequences import Sequences
+from recloss.ties import TIE_RULE
 
 Task = Literal["pairs", "sequence", "rank", "link"]
 """What a data set is prepared for and a trial trains on."""
@@ -35,6 +36,8 @@ class TaskSpec:
         families: the losses by what they optimise, in the order of a table.
         fixed: dotted settings that have one value in it.
         references: models that a table of its losses is read against, by name.
+        defaults: dotted settings that have another default in it.
+        units: what is ranked for, one by one.
         ranking: a line that says how its scores come about, with ``cutoffs``, ``masking`` and ``ties``.
     """
 
@@ -50,15 +53,17 @@ class TaskSpec:
     measured: Callable[[Sequence[int]], list[str]]
     shown: tuple[str, ...]
     families: Mapping[str, tuple[type[Any], ...]]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=lambda: {"protocol.ties": TIE_RULE})
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    units: str = "users"
     references: Mapping[str, type[Any]] = field(default_factory=dict)
     ranking: str = "all items, K = {cutoffs}, {masking}, ties by {ties}"
 
     def shown_at(self, cutoffs: Sequence[int]) -> list[str]:
-        """Names of the metrics that a table shows."""
-        named = [name for k in cutoffs for kind in self.shown for name in (kind, metric_name(kind, k))]
+        """Names of the metrics that a table shows, those without a cut-off last."""
+        named = [metric_name(kind, k) for k in cutoffs for kind in self.shown] + list(self.shown)
         measured = self.measured(cutoffs)
-        return [name for name in dict.fromkeys(named) if name in measured]
+        return [name for name in named if name in measured]
 
 
 def _pair_backbone(name: str, params: dict[str, Any]) -> nn.Module:
@@ -134,7 +139,7 @@ TASKS: dict[Task, TaskSpec] = {
         measured=_at_cutoffs,
         shown=("hit_rate", "ndcg"),
         families=losses.FAMILIES,
-        fixed={"protocol.mask_valid": True},
+        fixed={"protocol.mask_valid": True, "protocol.ties": TIE_RULE},
         ranking="all items but the user's history, K = {cutoffs}, ties by {ties}",
     ),
     "rank": TaskSpec(
@@ -150,7 +155,9 @@ TASKS: dict[Task, TaskSpec] = {
         measured=lambda cutoffs: [metric_name("ndcg", k) for k in cutoffs],
         shown=("ndcg",),
         families={"list-wise": tuple(list_losses.LIST_LOSSES.values())},
-        fixed={"protocol.mask_valid": False},
+        fixed={"protocol.mask_valid": False, "protocol.ties": TIE_RULE},
+        defaults={"protocol.cutoffs": [1, 3, 5, 10], "protocol.metric": "ndcg_5"},
+        units="queries",
         references=references.LIST_REFERENCES,
         ranking="the query's documents, gains 2^grade - 1, queries without a relevant document left out, "
         "K = {cutoffs}, ties by {ties}",
@@ -168,7 +175,9 @@ TASKS: dict[Task, TaskSpec] = {
         measured=lambda cutoffs: [*(metric_name("hit_rate", k) for k in cutoffs), "mrr"],
         shown=("hit_rate", "mrr"),
         families=losses.FAMILIES,
-        fixed={"protocol.mask_valid": False},
+        fixed={"protocol.mask_valid": False, "protocol.ties": links.LINK_TIE_RULE},
+        defaults={"protocol.metric": "mrr"},
+        units="edges",
         ranking="each held-out edge among its own negatives, messages on training edges alone, K = {cutoffs}, MRR "
         "without a cut-off, an edge takes the mean rank among equal scores",
     ),

@@ -64,7 +64,8 @@ class ProtocolSettings(Settings):
     cutoffs: tuple[int, ...] = (20,)
     mask_valid: bool = False
     """Hide validation positives when testing (training positives are always hidden)."""
-    ties: Literal["item-hash"] = TIE_RULE
+    ties: Literal["item-hash", "mean-rank"] = TIE_RULE
+    """How equal scores rank; each task has one rule."""
 
     @model_validator(mode="after")
     def _are_cutoffs(self) -> Self:
@@ -192,7 +193,7 @@ def make_trial(
     for key, value in dotted.items():
         if key in fixed and value != fixed[key]:
             raise InputError(f"{where}: {key} is always {fixed[key]} in the task {task!r}")
-    for key, value in (dict(dotted) | dict(fixed)).items():
+    for key, value in {**TASKS[task].defaults, **dotted, **fixed}.items():
         section, dot, field = key.partition(".")
         if key == "sampler":
             continue

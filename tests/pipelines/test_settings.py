@@ -96,7 +96,7 @@ def test_flat_names_every_setting():
         ({"lr": 3}, "unknown setting 'lr'"),
         ({"protocol.metric": "ndgc_20"}, "unknown metric 'ndgc_20'; did you mean 'ndcg_20'?"),
         ({"protocol.metric": "ndcg_50"}, "'ndcg_50' is not among the measured metrics (precision_20, recall_20"),
-        ({"protocol.ties": "luck"}, "Input should be 'item-hash', got 'luck'"),
+        ({"protocol.ties": "luck"}, "protocol.ties is always item-hash in the task 'pairs'"),
         ({"samplr": "shared"}, "unknown setting 'samplr'; did you mean 'sampler'?"),
         ({"sampler": "popularty"}, "unknown sampler 'popularty'; did you mean 'popularity'?"),
         (

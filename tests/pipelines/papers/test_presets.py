@@ -155,7 +155,7 @@ PRINTED = {
         ("gowalla-noise-0.2", "mf", "SL@20", "ndcg_20"): 0.1690,
     },
     "slatk/figure-7": {("health", "mf", "SL@20, tau_w = 2.25", "ndcg_20"): 0.1369},
-    "slatk/table-5": {("istella", "mlp", "SL@5", "ndcg_5"): 0.6412},
+    "slatk/table-5": {("istella", "selfattention", "SL@5", "ndcg_5"): 0.6412},
     "slatk/table-6": {("beauty-sequences", "sasrec", "BCE", "hit_rate_20"): 0.1130},
     "slatk/table-7": {("cora", "gcn", "SL@20", "hit_rate_20"): 0.4839, ("citeseer", "gcn", "BCE", "mrr"): 0.1424},
     "talos/table-3.1": {
