@@ -52,7 +52,7 @@ def train_single(
         task = prepared.manifest["task"]
         settings = presets(backbone, loss, spaces, task) | dict(dotted)
         trial = make_trial(prepared.fingerprint, backbone, loss, settings, task=task, seed=seed)
-    check_fits(trial, prepared.manifest)
+    check_fits(trial, prepared.manifest, workers)
     if workers > 1 and trial.task != REFERENCE and not TASKS[trial.task].divides:
         raise InputError(f"--workers: a trial of the task {trial.task!r} has one, got {workers}")
     folder = (storage / EXPERIMENT / trial.hash).absolute()

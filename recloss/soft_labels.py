@@ -64,11 +64,15 @@ class ClusterLabels:
         return SoftLabels(items, self.weights[place + self.first[rows][within.rows]])
 
     def placed(self, rows: Tensor, size: int) -> "ClusterLabels":
-        """The same soft labels as ``rows`` (R,) of ``size`` rows, of which the others have none."""
+        """The same soft labels as ``rows`` (R,) of ``size`` rows, of which the others have none; of a row that is named
+        several times the last ones."""
         none = len(self.items.offsets) - 1
         items = Segments(self.items.values, torch.cat([self.items.offsets, self.items.offsets[-1:]]))
         cluster, first = self.cluster.new_full((size,), none), self.first.new_zeros(size)
-        cluster[rows], first[rows] = self.cluster, self.first
+        last = first.new_full((size,), -1)
+        last.scatter_reduce_(0, rows, torch.arange(len(rows), device=rows.device), "amax")
+        found = last >= 0
+        cluster[found], first[found] = self.cluster[last[found]], self.first[last[found]]
         return ClusterLabels(items, cluster, first, self.weights)
 
     def to(self, device: torch.device) -> "ClusterLabels":

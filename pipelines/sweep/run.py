@@ -70,7 +70,7 @@ def run_sweep(
     cells = plan(sweep, {name: data.fingerprint for name, data in prepared.items()}, spaces)
     for (name, *_), trial in {_sizes(cell, trial): trial for cell in cells for trial in cell.grid}.items():
         data = prepared[name]
-        check_fits(trial, data.manifest)
+        check_fits(trial, data.manifest, sweep.resources.workers)
 
     folder = storage / sweep.name
     folder.mkdir(parents=True, exist_ok=True)

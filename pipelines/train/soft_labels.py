@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.settings import ComponentSettings, Trial
 from pipelines.train.clusters import clusters
 from recloss.backbones import SequenceBackbone
 from recloss.checkpoints import load_checkpoint, save_atomically
-from recloss.errors import InputError
 from recloss.evaluation import evaluating
 from recloss.interactions import Interactions, Segments
 from recloss.sequences import Windows
@@ -47,6 +45,8 @@ def soft_labels(
 ) -> ClusterLabels:
     """Soft labels of the pairs of ``train``; of a pair that is several training rows, those of its last one.
 
+    Made in one process.
+
     Args:
         trial: whose loss needs them.
         folder: of the trial.
@@ -55,8 +55,6 @@ def soft_labels(
         trained: trains ``softmax_trial`` in a folder, resuming, and returns its backbone.
     """
     assert trial.soft_labels is not None
-    if dist.is_initialized():
-        raise InputError(f"loss {trial.loss.name!r}: soft labels are made by one worker; give resources.workers: 1")
     settings, root = trial.soft_labels, folder.parent / STAGES
     users, items, places = windows.rows()
     of_clusters = {

@@ -107,6 +107,8 @@ def test_placed_among_more_rows_the_others_have_none():
     assert torch.equal(found.items.values, expected.items.values)
     assert torch.equal(found.weights, expected.weights)
     assert len(placed) == 14
+    rows[0] = 11  # two rows of one pair
+    assert torch.equal(labels.placed(rows, 14).of(torch.tensor([11])).weights, labels.of(torch.tensor([9])).weights)
 
 
 def test_the_own_weight_apart_from_the_others():

@@ -28,8 +28,8 @@ def work(trial: Trial, data: Path) -> Work:
     return _WORK[trial.task][0](trial, data)
 
 
-def check_fits(trial: Trial, manifest: dict[str, Any]) -> None:
-    """Refuse a trial that cannot work on the data set of a manifest, before anything is trained.
+def check_fits(trial: Trial, manifest: dict[str, Any], workers: int = 1) -> None:
+    """Refuse a trial that cannot work on the data set of a manifest, or by so many workers, before anything is trained.
 
     Raises:
         InputError: saying why.
@@ -41,4 +41,6 @@ def check_fits(trial: Trial, manifest: dict[str, Any]) -> None:
             f"data {trial.data[:12]} is prepared for the task {prepared!r}, the trial's is {task!r}; prepare it with "
             f"--task {task}, or give the sweep task: {prepared}"
         )
+    if workers > 1 and trial.soft_labels is not None:
+        raise InputError(f"workers: the soft labels of the loss {trial.loss.name!r} are made by one, got {workers}")
     _WORK[task][1](trial, manifest)

@@ -227,6 +227,9 @@ def test_data_of_another_task_and_too_many_clusters_are_refused(walked, prepared
         tasks.check_fits(trial_of(walked, "sasrec", "bce"), load(prepared).manifest)
     with pytest.raises(InputError, match=r"backbone\.output: linear has a bias, which means nothing in the cosines of"):
         tasks.check_fits(trial_of(walked, "gru4rec", "sl"), load(walked).manifest)
+    soft = trial_of(walked, "gru4rec", "desorec", soft_labels__clusters=4, train__positions="last")
+    with pytest.raises(InputError, match="workers: the soft labels of the loss 'desorec' are made by one, got 2"):
+        tasks.check_fits(soft, load(walked).manifest, 2)
     many = trial_of(walked, "gru4rec", "desorec", soft_labels__clusters=USERS + 1, train__positions="last")
     with pytest.raises(InputError, match=r"soft_labels\.clusters: 41 are more than the 40 users"):
         tasks.check_fits(many, load(walked).manifest)
