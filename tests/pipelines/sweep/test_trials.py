@@ -17,7 +17,7 @@ from pipelines.sweep.attempts import CRASHES, Attempts, latest_micro_batch, next
 from pipelines.train import failures, journal, patience
 from pipelines.train.cost import Cost, Meter
 from pipelines.train.folder import CHECKPOINT, MODEL, TEST_USERS, status
-from pipelines.train.tasks.pairs import build
+from pipelines.train.tasks import work
 from pipelines.train.trial import train_trial
 from recloss.errors import InputError
 from recloss.loop import DivergedError
@@ -80,13 +80,13 @@ def failing(monkeypatch):
 
             return train_trial(a_trial, data, folder, resources, ignore if at_once else report_and_raise, **limits)
 
-        def build_and_raise(*arguments):
+        def work_or_raise(*arguments):
             if at_once:
                 may_raise()
-            return build(*arguments)
+            return work(*arguments)
 
         monkeypatch.setattr(attempts, "train_trial", train)
-        monkeypatch.setattr("pipelines.train.trial.build", build_and_raise)
+        monkeypatch.setattr("pipelines.train.trial.work", work_or_raise)
         return waiting
 
     return arrange
