@@ -24,7 +24,8 @@ def make_reference_trial(data: str, name: str, dotted: Mapping[str, Any], *, see
     accepted = [f"{REFERENCE}.{parameter.name}" for parameter in hyper_parameters(cls)]
     accepted += [f"protocol.{field}" for field in ProtocolSettings.model_fields]
     nested: dict[str, dict[str, Any]] = {REFERENCE: {}, "protocol": {}}
-    for key, value in dotted.items():
+    spec = TASKS[task_of_reference(name)]
+    for key, value in {**spec.defaults, **dotted}.items():
         section, _, field = key.partition(".")
         if section in (*COMPONENTS, *SECTIONS) and key not in accepted:
             raise InputError(
@@ -34,7 +35,6 @@ def make_reference_trial(data: str, name: str, dotted: Mapping[str, Any], *, see
             raise InputError(f"{where}: {choices(f'setting of the reference {cls.name!r}:', key, accepted)}")
         nested[section][field] = value
     protocol = parse(ProtocolSettings, nested["protocol"], f"{where}: protocol")
-    spec = TASKS[task_of_reference(name)]
     check_metric(protocol, spec.measured(protocol.cutoffs), where)
     for key, value in spec.fixed.items():
         if dotted.get(key, value) != value:

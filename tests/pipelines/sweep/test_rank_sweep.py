@@ -247,3 +247,11 @@ def test_the_packaged_spaces_plan(ranked):
     assert sizes["reference", "lambdamart"] == 18
     assert len(sizes) == 15
     assert max(size for (backbone, _), size in sizes.items() if backbone != "reference") <= 8
+
+
+def test_losses_and_references_of_lists_have_one_protocol_by_default():
+    trial = make_trial("f" * 64, "mlp", "listnet", {}, task="rank")
+    reference = make_reference_trial("f" * 64, "lambdamart", {}, seed=0, where="--set")
+    assert trial.protocol == reference.protocol
+    assert trial.protocol.cutoffs == (1, 3, 5, 10)
+    assert trial.protocol.metric == "ndcg_5"
