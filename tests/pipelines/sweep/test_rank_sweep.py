@@ -130,6 +130,7 @@ def test_a_confirmed_model_scores_as_the_library_says(finished, ranked):
     assert evaluate(scorer, test, [5]).mean()["ndcg_5"] == found.metrics["test/ndcg_5"]
 
 
+@pytest.mark.slow
 def test_trials_that_were_cut_off_are_resumed_to_the_same_result(finished, ranked, tmp_path, ray_local):
     chosen = settings(ranked)
     cells = plan(chosen, {"letor": load(ranked).fingerprint})
