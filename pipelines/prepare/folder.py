@@ -2,16 +2,19 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.prepare.dataset import MANIFEST
 from recloss.errors import InputError
 
 SHARD_ROWS = 4_000_000
@@ -49,6 +52,24 @@ def staging(out: Path) -> Iterator[Path]:
         finally:
             if folder.exists():
                 shutil.rmtree(folder)
+
+
+def publish(folder: Path, out: Path, manifest: dict[str, Any]) -> bool:
+    """Complete a folder by its manifest and give it its name; False if another run was there meanwhile."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    try:
+        folder.rename(out)
+    except OSError:
+        if not occupied(out):
+            raise
+        return False
+    return True
+
+
+def occupied(out: Path) -> bool:
+    """Whether there is something at ``out``."""
+    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
 
 
 @contextmanager

@@ -58,11 +58,6 @@ def check_unchanged(before: States) -> None:
             raise InputError(f"{path.name}: changed while it was read; prepare it again when nothing writes to it")
 
 
-def occupied(out: Path) -> bool:
-    """Whether there is something at ``out``."""
-    return out.exists() and not (out.is_dir() and not any(out.iterdir()))
-
-
 def found(
     out: Path, origin: dict[str, Any], format_: str, settings: "PrepareSettings", say: Callable[[str], None]
 ) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The preparation of a dataset: the steps in order, their counts, and the folder they end in."""
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,12 +10,12 @@ import pyarrow.compute as pc
 
 from pipelines.prepare import sequences
 from pipelines.prepare.clean import Refused, clean
-from pipelines.prepare.dataset import MANIFEST, Fingerprint
+from pipelines.prepare.dataset import Fingerprint
 from pipelines.prepare.divide import Divided, divide
 from pipelines.prepare.engines import Engine, running
-from pipelines.prepare.folder import ShardWriter, staging, write
+from pipelines.prepare.folder import ShardWriter, occupied, publish, staging, write
 from pipelines.prepare.noise import add_noise
-from pipelines.prepare.origin import check_unchanged, found, occupied, origin_of, paths_of, states
+from pipelines.prepare.origin import check_unchanged, found, origin_of, paths_of, states
 from pipelines.prepare.readers import Source, sources
 from pipelines.prepare.readers.times import MICRO
 from pipelines.prepare.steps import Steps
@@ -66,13 +65,8 @@ def prepare(
     with staging(out) as folder, running(engine, size, workers, memory) as chosen:
         manifest = origin | _steps(chosen, log, settings, raw, folder, say)
         check_unchanged(files)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        try:
-            folder.rename(out)
-        except OSError:
-            if not occupied(out):
-                raise
-            return found(out, origin, log[0].format, settings, say)  # written meanwhile by another run
+        if not publish(folder, out, manifest):
+            return found(out, origin, log[0].format, settings, say)
     say(f"wrote {out}")
     return manifest
 

@@ -1,15 +1,13 @@
 """The preparation of what is held in memory as a whole: lists of documents, and graphs."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.prepare.dataset import MANIFEST
-from pipelines.prepare.folder import staging
+from pipelines.prepare.folder import occupied, publish, staging
 from pipelines.prepare.graphs.write import RawGraph
-from pipelines.prepare.origin import check_unchanged, found, occupied, origin_of, states
+from pipelines.prepare.origin import check_unchanged, found, origin_of, states
 from pipelines.prepare.ranking.write import RawLists
 from recloss.errors import InputError
 
@@ -59,12 +57,7 @@ def prepare_whole(
     with staging(out) as folder:
         manifest = origin | files.write(folder, settings, workers or len(os.sched_getaffinity(0)), say)
         check_unchanged(before)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        try:
-            folder.rename(out)
-        except OSError:
-            if not occupied(out):
-                raise
-            return found(out, origin, files.format, settings, say)  # written meanwhile by another run
+        if not publish(folder, out, manifest):
+            return found(out, origin, files.format, settings, say)
     say(f"wrote {out}")
     return manifest

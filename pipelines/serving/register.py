@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.report.cells import Cell, canonical, sweep_cells
+from pipelines.report.cells import Cell, canonical, sweep_cells, task_of
 from pipelines.serving.snapshot import write_snapshot
 from pipelines.serving.source import data_folder, read_trial
 from pipelines.settings import TASKS
@@ -47,10 +47,14 @@ def register_selected(
         say: prints a line for the user.
 
     Raises:
-        InputError: for an unknown sweep or cell, a missing prepared dataset or model, a name that is taken, or where
-            nothing could be registered.
+        InputError: for an unknown sweep or one of another task than pairs, an unknown cell, a missing prepared dataset
+            or model, a name that is taken, or where nothing could be registered.
     """
     results = read_results(uri, experiment)
+    if task_of(results) != "pairs":
+        raise InputError(
+            f"sweep {experiment!r} is of the task {task_of(results)!r}; models of pairs alone can be registered"
+        )
     cells = _wanted(sweep_cells(results, mix_fingerprints=True), wanted)
     if best:
         cells = _best(cells)
@@ -75,7 +79,7 @@ def model_name(experiment: str, data: str, backbone: str, loss: str) -> str:
 
 
 def _wanted(cells: list[Cell], wanted: Sequence[str]) -> list[Cell]:
-    named, spec = {_key(cell): cell for cell in cells}, TASKS[cells[0].task]
+    named, spec = {_key(cell): cell for cell in cells}, TASKS["pairs"]
     keys = []
     for key in wanted:
         data, _, rest = key.partition("/")

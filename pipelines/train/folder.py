@@ -6,7 +6,7 @@ is finished, after test scoring ``test_users.parquet``, the per-user test metric
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.train import journal
 from recloss.checkpoints import load_checkpoint
@@ -33,9 +33,17 @@ def reached(folder: Path) -> int:
     return latest["epoch"] if latest else 0
 
 
-def next_epoch(folder: Path) -> int:
-    """The epoch that a trial goes on with; a checkpoint that is damaged counts for none."""
+def progress(folder: Path) -> dict[str, Any] | None:
+    """What the checkpoint in a folder knows of its run, ``None`` without one. A damaged one is removed: what it held is
+    trained again."""
     try:
-        return load_checkpoint(folder / CHECKPOINT)["progress"]["epoch"] + 1
+        return load_checkpoint(folder / CHECKPOINT)["progress"]
     except ValueError:
-        return 1
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return None
+
+
+def next_epoch(folder: Path) -> int:
+    """The epoch that a trial goes on with."""
+    known = progress(folder)
+    return known["epoch"] + 1 if known else 1

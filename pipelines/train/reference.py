@@ -20,8 +20,7 @@ from pipelines.train.start import open_journal
 from pipelines.train.tasks.pairs import training_splits
 from pipelines.train.tasks.rank import training_lists
 from recloss.checkpoints import load_checkpoint, save_atomically
-from recloss.evaluation import Scorer, UserMetrics, evaluate_scores
-from recloss.interactions import Interactions
+from recloss.evaluation import UserMetrics, evaluate_scores
 from recloss.ranking import ndcg
 from recloss.training import Validation
 
@@ -59,12 +58,6 @@ def _of_lists(trial: Trial) -> bool:
     return trial.loss.name in references.LIST_REFERENCES
 
 
-def fitted_scorer(trial: Trial, train: Interactions, folder: Path) -> Scorer:
-    """The scores of a reference of pairs that was fitted in ``folder``."""
-    state = load_checkpoint(folder / MODEL)["reference"]
-    return references.build(trial.loss.name, trial.loss.params).scorer(train, state)
-
-
 def reference_metrics(trial: Trial, data: Path, folder: Path) -> UserMetrics:
     """Metrics on the test split of a reference that was fitted in ``folder``."""
     return _metrics(trial, data, load_checkpoint(folder / MODEL)["reference"], "test")
@@ -79,8 +72,6 @@ def _metrics(trial: Trial, data: Path, state: dict[str, Tensor], split: str) -> 
     scores = reference.scorer(train, state)
     if split == "valid":
         return evaluate_scores(scores, valid, [train], cutoffs)
-    hidden, test = (
-        [train, valid] if trial.protocol.mask_valid else [train],
-        mapped.interactions(data, trial.data, split),
-    )
+    hidden = [train, valid] if trial.protocol.mask_valid else [train]
+    test = mapped.interactions(data, trial.data, "test")
     return evaluate_scores(scores, test, hidden, cutoffs, popularity=train)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipelines.settings import ComponentSettings, Trial
 from pipelines.train.clusters import clusters
+from pipelines.train.folder import CHECKPOINT
 from recloss.backbones import SequenceBackbone
 from recloss.checkpoints import load_checkpoint, save_atomically
 from recloss.evaluation import evaluating
@@ -112,6 +113,7 @@ def made(root: Path, content: dict[str, Any], make: Callable[[Path], dict[str, T
     with _alone(stage):
         if not file.exists():
             save_atomically(file, make(stage))
+            (stage / CHECKPOINT).unlink(missing_ok=True)
     return load_checkpoint(file, mmap=True)
 
 

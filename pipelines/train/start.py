@@ -6,8 +6,7 @@ from pathlib import Path
 from pipelines.settings import Trial
 from pipelines.train import journal, validations
 from pipelines.train.cost import Cost
-from pipelines.train.folder import CHECKPOINT
-from recloss.checkpoints import load_checkpoint
+from pipelines.train.folder import progress
 from recloss.training import Validation
 
 
@@ -19,12 +18,8 @@ def open_journal(trial: Trial, folder: Path, attempt: str, environment: dict[str
     """
     before = journal.read(folder)
     started = journal.last(before, "start") or {}
-    history = []
-    if (folder / CHECKPOINT).exists():
-        try:
-            history = load_checkpoint(folder / CHECKPOINT)["progress"]["history"]
-        except ValueError:  # damaged: what it held is trained again
-            (folder / CHECKPOINT).unlink()
+    known = progress(folder)
+    history = known["history"] if known else []
     costs = [event["cost"] for event in before if "cost" in event]
     failed = [{key: event[key] for key in ("time", "kind", "error")} for event in before if "kind" in event]
     start = {

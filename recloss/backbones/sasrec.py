@@ -1,9 +1,9 @@
 """SASRec: a user is what causal self-attention makes of the history."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recloss.attention import AttentionBlock
 from recloss.backbones.sequential import Output, SequenceBackbone
 from recloss.errors import require
 from recloss.sequences import Sequences
@@ -49,7 +49,7 @@ class SASRec(SequenceBackbone):
         require(0 <= dropout < 1, f"dropout must lie in [0, 1), got {dropout!r}")
         self.position = nn.Parameter(getattr(nn.init, f"{init}_")(torch.empty(length, dim)))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(_Block(dim, heads, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(AttentionBlock(dim, dim, heads, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
 
     def states(self, history: Tensor) -> Tensor:
@@ -62,22 +62,3 @@ class SASRec(SequenceBackbone):
         for block in self.blocks:
             x = block(x, seen[:, None])
         return self.norm(x)
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.share = heads, dropout
-        self.before_attention, self.before_network = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.mixed = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.network = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """(B, L, d) to (B, L, d); ``seen`` (B, 1, L, L) says which column each row attends to."""
-        parts = self.qkv(self.before_attention(x)).unflatten(2, (3 * self.heads, -1)).transpose(1, 2)
-        q, k, v = parts.chunk(3, dim=1)
-        share = self.share if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=share)
-        x = x + self.dropout(self.mixed(attended.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.network(self.before_network(x)))

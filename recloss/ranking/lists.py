@@ -36,6 +36,13 @@ class Lists:
             raise ValueError("features must be finite numbers, and grades finite numbers of at least 0")
         self.features, self.grades, self.offsets = features, grades, offsets
 
+    @classmethod
+    def from_arrays(cls, features: Tensor, grades: Tensor, offsets: Tensor) -> "Lists":
+        """The same as the constructor; nothing is checked."""
+        made = object.__new__(cls)
+        made.features, made.grades, made.offsets = features, grades, offsets
+        return made
+
     def __len__(self) -> int:
         """Documents of all queries."""
         return len(self.grades)
@@ -99,8 +106,9 @@ class Lists:
         places = self.places(queries)
         row = places[places >= 0]
         lengths = self.lengths[queries]
-        return Lists(self.features[row], self.grades[row], torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return Lists.from_arrays(self.features[row], self.grades[row], offsets)
 
     def to(self, device: torch.device) -> "Lists":
         """The same lists on another device."""
-        return Lists(self.features.to(device), self.grades.to(device), self.offsets.to(device))
+        return Lists.from_arrays(self.features.to(device), self.grades.to(device), self.offsets.to(device))

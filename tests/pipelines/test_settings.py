@@ -65,6 +65,25 @@ def test_a_trial_with_the_default_sampler_has_the_identity_it_had_before_there_w
     assert Trial.model_validate(old) == trial(), "a journal of before is read"
 
 
+@pytest.mark.parametrize(
+    ("task", "backbone", "loss", "identity"),
+    [
+        ("sequence", "sasrec", "bce", "0edebef5eeea0990"),
+        ("sequence", "gru4rec", "desorec", "f17ac78d184c7fe7"),
+        ("rank", "mlp", "listnet", "f39c24a482c4d751"),
+        ("link", "gcn", "bce", "025368c4a0c64643"),
+    ],
+)
+def test_the_identity_of_a_trial_is_what_its_task_reads(task, backbone, loss, identity):
+    made = make_trial("f" * 64, backbone, loss, {}, task=task)
+    assert made.hash == identity
+    unread = {"stream": True} | ({"negatives": 7} if task == "rank" else {"slate": 7})
+    other = made.model_copy(update={"train": made.train.model_copy(update=unread)})
+    assert other.hash == identity
+    assert other.flat() == made.flat()
+    assert Trial.model_validate(made.model_dump(mode="json")) == made
+
+
 def test_flat_names_every_setting():
     flat = trial(loss__tau=0.3).flat()
     assert flat["loss"] == "talos"

@@ -42,8 +42,9 @@ class Run:
         return self.folder / CHECKPOINT
 
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-"""Where this process trains."""
+def device() -> torch.device:
+    """Where this process trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Work(ABC):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.settings import Trial
 from pipelines.train.links import links
-from pipelines.train.tasks.base import DEVICE, Run, Work, fit_settings
+from pipelines.train.tasks.base import Run, Work, device, fit_settings
 from pipelines.train.tasks.pairs import check_catalogue
 from recloss import losses
 from recloss.errors import InputError
@@ -41,10 +41,10 @@ class LinkWork(Work):
     def __init__(self, trial: Trial, data: Path) -> None:
         super().__init__(trial, data)
         self.links = _graph(data, trial.data)
-        self.backbone = build(trial.backbone.name, trial.backbone.params, self.links, trial.seed).to(DEVICE)
+        self.backbone = build(trial.backbone.name, trial.backbone.params, self.links, trial.seed).to(device())
         n = self.links.n_nodes
         sizes = {"n_users": n, "n_items": n, "n_pairs": 2 * len(self.links.train), "n_negatives": trial.train.negatives}
-        self.loss = losses.build(trial.loss.name, trial.loss.params, **sizes, seed=trial.seed).to(DEVICE)
+        self.loss = losses.build(trial.loss.name, trial.loss.params, **sizes, seed=trial.seed).to(device())
         self.modules = {"backbone": self.backbone, "loss": self.loss}
 
     def fit(self, run: Run) -> FitResult:

@@ -11,7 +11,7 @@ from pipelines.settings import Trial
 from pipelines.train import mapped, stream
 from pipelines.train.diagnostics import diagnose
 from pipelines.train.folder import next_epoch
-from pipelines.train.tasks.base import DEVICE, Run, Work, fit_settings
+from pipelines.train.tasks.base import Run, Work, device, fit_settings
 from recloss import backbones, losses, sampling
 from recloss.backbones import Backbone
 from recloss.errors import InputError
@@ -77,7 +77,7 @@ def training_splits(data: Path, fingerprint: str) -> tuple[Interactions, Interac
 def build(trial: Trial, train: Interactions) -> tuple[Backbone, Loss]:
     """Backbone and loss of a trial on this process's device."""
     backbone = backbones.build(trial.backbone.name, trial.backbone.params, train, trial.seed)
-    return backbone.to(DEVICE), loss_of(trial, train).to(DEVICE)
+    return backbone.to(device()), loss_of(trial, train).to(device())
 
 
 def loss_of(trial: Trial, train: Interactions) -> Loss:
@@ -106,7 +106,7 @@ class PairWork(Work):
         train, valid = training_splits(data, trial.data)
         self.backbone, self.loss = build(trial, train)
         self.modules = {"backbone": self.backbone, "loss": self.loss}
-        self.train, self.valid = train.to(DEVICE), valid
+        self.train, self.valid = train.to(device()), valid
 
     def fit(self, run: Run) -> FitResult:
         """From the pairs in memory, or with ``train.stream`` from a stream."""
@@ -124,8 +124,8 @@ class PairWork(Work):
 
     def test(self) -> UserMetrics:
         """All items but the training positives, with ``protocol.mask_valid`` the validation positives too."""
-        hidden = [self.train, self.valid.to(DEVICE)] if self.trial.protocol.mask_valid else [self.train]
-        test = mapped.interactions(self.data, self.trial.data, "test").to(DEVICE)
+        hidden = [self.train, self.valid.to(device())] if self.trial.protocol.mask_valid else [self.train]
+        test = mapped.interactions(self.data, self.trial.data, "test").to(device())
         cutoffs = self.trial.protocol.cutoffs
         return evaluate(self.backbone, self.loss.similarity, test, hidden, cutoffs, popularity=self.train)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.settings import Trial
 from pipelines.train.lists import lists
-from pipelines.train.tasks.base import DEVICE, Run, Work, fit_settings
+from pipelines.train.tasks.base import Run, Work, device, fit_settings
 from recloss.evaluation import UserMetrics
 from recloss.loop import FitResult
 from recloss.ranking import Lists, evaluate, fit_lists, losses, scorers
@@ -32,8 +32,8 @@ class RankWork(Work):
     def __init__(self, trial: Trial, data: Path) -> None:
         super().__init__(trial, data)
         self.train, self.valid = training_lists(data, trial.data)
-        self.scorer = scorers.build(trial.backbone.name, trial.backbone.params, self.train, trial.seed).to(DEVICE)
-        self.loss = losses.build(trial.loss.name, trial.loss.params).to(DEVICE)
+        self.scorer = scorers.build(trial.backbone.name, trial.backbone.params, self.train, trial.seed).to(device())
+        self.loss = losses.build(trial.loss.name, trial.loss.params).to(device())
         self.modules = {"backbone": self.scorer, "loss": self.loss}
 
     def fit(self, run: Run) -> FitResult:
@@ -45,5 +45,5 @@ class RankWork(Work):
 
     def test(self) -> UserMetrics:
         """NDCG at each cut-off."""
-        test = lists(self.data, self.trial.data, "test").to(DEVICE)
+        test = lists(self.data, self.trial.data, "test").to(device())
         return evaluate(self.scorer, test, self.trial.protocol.cutoffs)

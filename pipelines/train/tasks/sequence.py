@@ -6,9 +6,9 @@ from typing import Any
 
 from pipelines.settings import Trial
 from pipelines.train import mapped
-from pipelines.train.folder import CHECKPOINT
+from pipelines.train.folder import progress
 from pipelines.train.soft_labels import soft_labels, softmax_trial
-from pipelines.train.tasks.base import DEVICE, Run, Work, fit_settings
+from pipelines.train.tasks.base import Run, Work, device, fit_settings
 from pipelines.train.tasks.pairs import check as check_pairs
 from pipelines.train.tasks.pairs import loss_of, sampler_of
 from recloss import backbones, losses
@@ -56,15 +56,15 @@ class SequenceWork(Work):
         self.histories, self.next = _training_sequences(data, trial.data)
         self.train = self.histories.interactions()
         backbone = backbones.build_sequential(trial.backbone.name, trial.backbone.params, self.histories, trial.seed)
-        self.backbone = backbone.to(DEVICE)
-        self.loss: Loss = loss_of(trial, self.train).to(DEVICE)
+        self.backbone = backbone.to(device())
+        self.loss: Loss = loss_of(trial, self.train).to(device())
         self.modules = {"backbone": self.backbone, "loss": self.loss}
-        self.train = self.train.to(DEVICE)
+        self.train = self.train.to(device())
 
     def fit(self, run: Run) -> FitResult:
         """On the windows of ``train.positions``, with the soft labels that the loss may need."""
         labels = self._soft_labels(run) if self.trial.soft_labels else None
-        valid = self.next.interactions().to(DEVICE)
+        valid = self.next.interactions().to(device())
         return fit(
             self.backbone, self.loss, self.train, valid, fit_settings(self.trial),
             sampler=sampler_of(self.trial, self.data, self.train), positives=self.windows(),
@@ -75,27 +75,35 @@ class SequenceWork(Work):
     def _soft_labels(self, run: Run) -> ClusterLabels:
         def trained(folder: Path) -> SequenceBackbone:
             run.pause()
+            progress(folder)  # a damaged checkpoint goes
             first = SequenceWork(softmax_trial(self.trial), self.data)
             first.fit(Run(folder, lambda _: run.pause(), run.pause, run.micro_batch))
-            (folder / CHECKPOINT).unlink()
             return first.backbone
 
         return soft_labels(self.trial, run.folder, self.windows(), self.train, trained)
 
     def windows(self) -> Windows:
-        """The training rows."""
-        return Windows(
-            self.histories,
-            positions=self.trial.train.positions,
-            length=self.backbone.length,
-            batch_size=self.trial.train.batch_size,
-            seed=self.trial.seed,
-        )
+        """The training rows.
+
+        Raises:
+            InputError: if there are none.
+        """
+        train = self.trial.train
+        try:
+            return Windows(
+                self.histories,
+                positions=train.positions,
+                length=self.backbone.length,
+                batch_size=train.batch_size,
+                seed=self.trial.seed,
+            )
+        except ValueError as error:
+            raise InputError(f"{self.data}: in training {error}") from None
 
     def test(self) -> UserMetrics:
         """Users after their training and validation items."""
-        test = mapped.sequences(self.data, self.trial.data, "test").interactions().to(DEVICE)
-        hidden = [part.without(test) for part in (self.train, self.next.interactions().to(DEVICE))]
+        test = mapped.sequences(self.data, self.trial.data, "test").interactions().to(device())
+        hidden = [part.without(test) for part in (self.train, self.next.interactions().to(device()))]
         with self.backbone.reading(self.histories.followed_by(self.next)):
             cutoffs = self.trial.protocol.cutoffs
             return evaluate(self.backbone, self.loss.similarity, test, hidden, cutoffs, popularity=self.train)

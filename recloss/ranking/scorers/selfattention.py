@@ -1,8 +1,8 @@
 """Self-attention over the list: a document's score depends on the documents it is listed with."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recloss.attention import AttentionBlock
 from recloss.errors import require
 from recloss.ranking.lists import Lists
 from recloss.ranking.scorers.base import ListScorer, Scale, Scaling
@@ -47,7 +47,7 @@ class SelfAttention(ListScorer):
         require(0 <= dropout < 1, f"dropout must lie in [0, 1), got {dropout!r}")
         self.scale = Scale(train, scaling)
         self.embed = nn.Linear(train.n_features, dim)
-        self.blocks = nn.ModuleList(_Block(dim, feed_forward, heads, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(AttentionBlock(dim, feed_forward, heads, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         self.output = nn.Linear(dim, 1)
 
@@ -58,24 +58,3 @@ class SelfAttention(ListScorer):
         for block in self.blocks:
             x = block(x, seen)
         return self.output(self.norm(x))[:, :, 0]
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, feed_forward: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.share = heads, dropout
-        self.before_attention, self.before_network = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.mixed = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.network = nn.Sequential(
-            nn.Linear(dim, feed_forward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feed_forward, dim)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """(Q, L, d) to (Q, L, d); ``seen`` (Q, 1, 1, L) says which documents are attended to."""
-        parts = self.qkv(self.before_attention(x)).unflatten(2, (3 * self.heads, -1)).transpose(1, 2)
-        q, k, v = parts.chunk(3, dim=1)
-        share = self.share if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=share)
-        x = x + self.dropout(self.mixed(attended.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.network(self.before_network(x)))

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import references
 from pipelines.prepare import load
 from pipelines.tracking.served import Ranking, best_columns
 from pipelines.train import mapped
-from pipelines.train.reference import fitted_scorer
+from pipelines.train.folder import MODEL
 from recloss.checkpoints import load_checkpoint
 from recloss.evaluation import _top, evaluate
 from recloss.ties import item_order
@@ -94,7 +95,9 @@ def test_the_scores_of_a_cosine_model_are_cosines_of_the_trained_embeddings(serv
 def test_references_rank_as_they_were_evaluated(name, settings, serve, prepared, folder_of, a_reference):
     ranking = serve(trial := a_reference(name, **settings))
     trained = mapped.interactions(prepared, trial.data, "train")
-    scores = fitted_scorer(trial, trained, folder_of(trial))(torch.arange(trained.n_users)).float()
+    state = load_checkpoint(folder_of(trial) / MODEL)["reference"]
+    fitted = references.build(trial.loss.name, trial.loss.params).scorer(trained, state)
+    scores = fitted(torch.arange(trained.n_users)).float()
     top = ranking.recommend(ids(prepared, "users"), 6)
     assert list(lists(top).values()) == evaluated(scores, prepared, ["train"], 6)
     users, items = ids(prepared, "users"), ids(prepared, "items")

@@ -11,6 +11,7 @@ import tune_spaces
 from pipelines.commands import run
 from pipelines.prepare import load
 from pipelines.report import make_report
+from pipelines.serving.register import register_selected
 from pipelines.settings import TASKS, SpaceSettings, SweepSettings, make_trial, parse, read
 from pipelines.sweep.plan import plan
 from pipelines.sweep.run import run_sweep
@@ -75,7 +76,8 @@ def test_a_sweep_on_links_ends_in_a_table_of_its_test_edges_and_again_trains_not
     fingerprint = load(data).fingerprint
     table = make_report(uri, "graph").table
     assert [row.loss for row in table.rows] == ["bce", "sl", "slatk"]
-    assert {column.metric_title for column in table.columns} == {"HitRate@3", "HitRate@5", "MRR"}
+    assert [column.metric_title for column in table.columns] == ["HitRate@3", "HitRate@5", "MRR"]
+    assert table.units == "edges"
     assert any(line.startswith("ranking: each held-out edge among its own negatives") for line in table.header)
     formats = ["--format", "md,csv,tex,html,figures", "--out", str(tmp_path / "report")]
     assert run(["report", "--experiment", "graph", "--tracking-uri", uri, *formats]) == 0
@@ -91,6 +93,9 @@ def test_a_sweep_on_links_ends_in_a_table_of_its_test_edges_and_again_trains_not
         gcn.load_state_dict(torch.load(folder / MODEL, weights_only=True)["backbone"])
         expected = evaluate_links(gcn, losses.get(trial.loss).similarity, graph_data, "test", (3, 5)).mean()
         assert {f"test/{name}": pytest.approx(value) for name, value in expected.items()} == tested[0]["metrics"]
+
+    with pytest.raises(InputError, match="is of the task 'link'; models of pairs alone can be registered"):
+        register_selected(uri, "graph", [], False, [], print)
 
     files = {file: file.stat().st_mtime_ns for file in tmp_path.glob(f"graph/*/{MODEL}")}
     assert len(files) == 4 + 3 * 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipelines.prepare import load, prepare
+from pipelines.serving.snapshot import write_snapshot
 from pipelines.settings import PrepareSettings, ResourceSettings, make_trial
 from pipelines.train import soft_labels, tasks
 from pipelines.train.clusters import clusters
@@ -164,7 +165,8 @@ def test_trials_of_a_grid_share_the_stages_they_have_in_common(walked, tmp_path,
     assert made == [1, 1]
 
 
-def test_a_trial_that_is_stopped_in_its_first_stage_ends_like_one_that_is_not(walked, tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_trial_that_is_stopped_in_its_first_stage_ends_like_one_that_is_not(walked, tmp_path, damaged):
     soft = {key.replace(".", "__"): value for key, value in (SOFT | {"soft_labels.epochs": 6}).items()}
     trial = trial_of(walked, "gru4rec", "desorec", **soft)
     train_trial(trial, walked, tmp_path / "whole" / trial.hash, ONE, ignore)
@@ -190,13 +192,27 @@ def test_a_trial_that_is_stopped_in_its_first_stage_ends_like_one_that_is_not(wa
             ),
         )
         train_trial(trial, walked, folder, ONE, ignore, stop=stop)
-    assert len(list(folder.parent.glob(f"stages/*/{CHECKPOINT}"))) == 1, "within the stage"
+    (checkpoint,) = folder.parent.glob(f"stages/*/{CHECKPOINT}")
+    if damaged:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     assert status(folder) == "cut off"
     stop.unlink()
     train_trial(trial, walked, folder, ONE, ignore, stop=stop)
     assert status(folder) == "finished"
     assert not list(folder.parent.glob(f"stages/*/{CHECKPOINT}"))
     assert states_equal(torch.load(folder / MODEL)["backbone"], wanted["backbone"])
+
+
+def test_sequences_of_one_training_item_are_refused_in_one_line(tmp_path):
+    rows = [(user, item, item) for user in range(6) for item in range(3)]
+    with (tmp_path / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("user", "item", "timestamp"), *rows])
+    prepare(
+        tmp_path / "log.csv", tmp_path / "data", PrepareSettings(task="sequence", columns={"timestamp": "timestamp"})
+    )
+    trial = trial_of(tmp_path / "data", "gru4rec", "bce", protocol__cutoffs=[2], protocol__metric="ndcg_2")
+    with pytest.raises(InputError, match="data: in training no user has two items: there is nothing to train on"):
+        train_trial(trial, tmp_path / "data", tmp_path / "trial", ONE, ignore)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +233,12 @@ def test_what_a_sequence_trial_cannot_have_is_refused_in_one_line(backbone, loss
         make_trial("f", backbone, loss, dotted, task="sequence")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_sequences_is_not_served(walked, tmp_path):
+    with pytest.raises(InputError, match="is of the task 'sequence'; models of pairs alone can be served"):
+        write_snapshot(trial_of(walked, "sasrec", "bce"), tmp_path / "model.pt", walked, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_of_another_task_and_too_many_clusters_are_refused(walked, prepared):
