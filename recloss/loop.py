@@ -48,7 +48,8 @@ class FitSettings:
 class Validation:
     """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far.
 
-    ``threshold`` is the users' mean, for a loss that has top-K thresholds.
+    For a loss that has top-K thresholds, ``threshold`` is the users' mean, ``threshold_error`` the mean absolute
+    difference from the exact ones, of some users.
     """
 
     epoch: int
@@ -57,6 +58,7 @@ class Validation:
     seconds: float
     time: float
     threshold: float | None = None
+    threshold_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,9 @@ class Loop(ABC):
         self._restore(progress.best_state)
         return FitResult(progress.best_epoch, progress.best, progress.history)
 
-    def threshold(self) -> float | None:
-        """Mean top-K threshold of the loss, where it has any."""
-        return None
+    def _thresholds(self) -> dict[str, float]:
+        """``threshold`` and ``threshold_error`` of a validation, for a loss that has top-K thresholds."""
+        return {}
 
     def optimizer_state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the optimiser."""
@@ -179,7 +181,8 @@ class Loop(ABC):
             metrics = self._measure()
         except FloatingPointError as error:
             raise DivergedError(f"after epoch {progress.epoch}: {error}") from None
-        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time(), self.threshold())
+        thresholds = self._thresholds()
+        validation = Validation(progress.epoch, mean_loss, metrics, progress.seconds, time.time(), **thresholds)
         progress.history.append(validation)
         if metrics[settings.metric] > progress.best:
             progress.best, progress.best_epoch = metrics[settings.metric], progress.epoch

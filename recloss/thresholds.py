@@ -234,6 +234,19 @@ def build_threshold(
     return THRESHOLDS[kind](n_users, n_items, k=k, **{key: options[key] for key in options if key in wanted})
 
 
+def exact_thresholds(u_UD: Tensor, v_ID: Tensor, k: int) -> Tensor:
+    """(U,) K-th largest of each user's scores of all items, positives included, without gradient.
+
+    Args:
+        u_UD: (U, D) prepared embeddings of users; blocks of them bound the memory.
+        v_ID: (I, D) prepared embeddings of all items.
+        k: the cut-off K.
+    """
+    with torch.no_grad():
+        blocks = [(block @ v_ID.T).topk(k, sorted=False).values.amin(1) for block in u_UD.split(_USERS_PER_BLOCK)]
+    return torch.cat(blocks)
+
+
 def kth_largest(positives: Segments, neg: Tensor, k: int) -> Tensor:
     """(B,) the min(k, candidates)-th largest of each row's positives (segments) and negatives (B, N) together."""
     best = neg.topk(min(k, neg.shape[1]), dim=1).values

@@ -36,6 +36,9 @@ Positives = Callable[[int, int], Iterable[tuple[Tensor, ...]]]
 training positives, the same on all ranks. For a backbone that embeds histories, (users, items, windows): see
 `recloss.sequences.Windows`."""
 
+THRESHOLD_USERS = 500
+"""Users whose estimated thresholds are compared with the exact ones at a validation, at most."""
+
 
 def fit(
     backbone: Backbone,
@@ -233,10 +236,18 @@ class _Loop(Loop):
         settings = self.settings
         return evaluate(self.backbone, self.loss.similarity, self.valid, [self.hidden], settings.cutoffs).mean()
 
-    def threshold(self) -> float | None:
-        """The users' mean."""
-        thresholds = self.loss.thresholds
-        return None if thresholds is None else float(thresholds.mean())
+    def _thresholds(self) -> dict[str, float]:
+        """The error of up to ``THRESHOLD_USERS`` users, drawn by the seed."""
+        estimated = self.loss.thresholds
+        if estimated is None:
+            return {}
+        with torch.no_grad():
+            u_UD, v_ID = self._evaluated_embeddings()
+        drawn = permutation(len(u_UD), stream_key(self.settings.seed, 0, "threshold users"))[:THRESHOLD_USERS]
+        users = drawn.to(u_UD.device)
+        exact = self.loss.exact_thresholds(u_UD[users], v_ID)
+        assert exact is not None
+        return {"threshold": float(estimated.mean()), "threshold_error": float((estimated[users] - exact).abs().mean())}
 
     def optimizer_state(self) -> dict[str, Any]:
         """With the rows of all ranks' users."""

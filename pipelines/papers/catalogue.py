@@ -57,8 +57,8 @@ class Preset:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics that are reported, in the order of the file."""
-        return list(dict.fromkeys(metric for *_, metric in self.reported))
+        """Metrics that are reported, in the order of the file, and those that the experiment names."""
+        return list(dict.fromkeys([*(metric for *_, metric in self.reported), *self.own.metrics]))
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -108,10 +108,9 @@ class Preset:
         return found
 
     def is_reported(self, data: str, backbone: str, variant: Variant) -> bool:
-        """Whether a line belongs to the experiment: the paper has a number for it, or has none for anything."""
-        if not self.reported:
-            return variant.row not in self.run.extra
-        return any((data, backbone, variant.label) == key[:3] for key in self.reported)
+        """Whether a line belongs to the experiment: the paper has a number for it, or has none for any line there."""
+        there = {label for *place, label, _ in self.reported if place == [data, backbone]}
+        return variant.label in there if there else variant.row not in self.run.extra
 
 
 def _slug(text: str) -> str:
@@ -224,12 +223,14 @@ def _check(preset: Preset, file: Path) -> None:
     for row in (*preset.run.rows, *preset.run.extra):
         if row not in (known := {**preset.paper.rows, **preset.run.own_rows}):
             raise InputError(f"{file}: rows: {choices('row', row, known)}")
+    if preset.own.simulation:
+        return
     labels = {variant.label for variant in preset.variants()}
     for data, backbone, label, _ in preset.reported:
         where = f"{file.parent / REPORTED / preset.name}.csv"
-        if not preset.own.blocked and data not in preset.run.data:
+        if data not in preset.run.data:
             raise InputError(f"{where}: {choices('data set', data, preset.run.data)}")
-        if not preset.own.blocked and backbone not in preset.backbones:
+        if backbone not in preset.backbones:
             raise InputError(f"{where}: {choices('backbone', backbone, preset.backbones)}")
-        if not preset.own.blocked and label not in labels:
+        if label not in labels:
             raise InputError(f"{where}: {choices('row', label, labels)}")

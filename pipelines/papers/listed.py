@@ -15,7 +15,7 @@ def listed(spaces: Path | None) -> list[str]:
             paper = preset.paper.title
             lines += [*([""] if lines else []), paper]
         lines += [f"  {preset.id}", f"    {preset.own.title}"]
-        lines += [f"    not runnable yet: {preset.own.blocked}"] if preset.own.blocked else _runnable(preset)
+        lines += ["    a simulation: 'recloss paper report' makes it"] if preset.own.simulation else _runnable(preset)
     return [
         *lines,
         "",

@@ -1,6 +1,6 @@
 """What the tracking store holds on an experiment of a paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from pipelines.papers import sources
 from pipelines.papers.catalogue import Preset, Variant
 from pipelines.papers.compare import Line, Measured, relative
+from pipelines.papers.inside import INSIDE, Diagnosis
 from pipelines.papers.settled import others
 from pipelines.papers.sweeps import Hyper, PaperSweep, paper_sweeps
 from pipelines.tracking import Results, Selection, TrialRun, experiments, read_results
-from pipelines.tracking.artifacts import read_test_users
+from pipelines.tracking.artifacts import read_diagnostics, read_test_users
+from pipelines.tracking.histories import History, read_histories
 from recloss.errors import plain
 
 if TYPE_CHECKING:
@@ -37,16 +39,23 @@ class MeasuredCell:
     """Why nothing is measured."""
     seeds: int = 0
     """Confirmation seeds that were asked for."""
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
+    """Of the confirmed trials that have one, by hash."""
     other: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings that it was run with and that are not the preset's, as (is, should be)."""
 
     def measured(self, metric: str) -> Measured | None:
-        """A metric of the test, or seconds per epoch, by seed; ``None`` where no seed has it."""
-        if metric == EPOCH_SECONDS:
-            found = {t.seed: t.epoch_seconds for t in self.confirmed if t.epoch_seconds is not None}
-        else:
-            found = {t.seed: t.metrics[f"test/{metric}"] for t in self.confirmed if f"test/{metric}" in t.metrics}
+        """A metric of the test, seconds per epoch or a metric of `INSIDE`, by seed; ``None`` where no seed has it."""
+        found = {trial.seed: value for trial in self.confirmed if (value := self._value(trial, metric)) is not None}
         return Measured(tuple(found.values()), tuple(found)) if found else None
+
+    def _value(self, trial: TrialRun, metric: str) -> float | None:
+        if metric == EPOCH_SECONDS:
+            return trial.epoch_seconds
+        if metric in INSIDE:
+            _, look = INSIDE[metric]
+            return look(self.diagnoses[trial.hash]) if trial.hash in self.diagnoses else None
+        return trial.metrics.get(f"test/{metric}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class MeasuredExperiment:
     """By name of the sweep, those that are in the store."""
     users: "Mapping[str, pa.Table]" = field(default_factory=dict)
     """Test metrics per user by trial hash, of the trials that have the file."""
+    histories: Mapping[str, Mapping[str, History]] = field(default_factory=dict)
+    """Of the metric that is shown over the epochs, by trial hash and metric."""
 
     @property
     def lines(self) -> list[Line]:
@@ -73,7 +84,7 @@ class MeasuredExperiment:
             tolerance = preset.own.tolerance if cell.variant.settings.target else None
             for metric in metrics:
                 value = reported.get((sweep.data, sweep.backbone, label, metric))
-                if value is None and any(key[2] == label for key in preset.reported):
+                if value is None and metric not in preset.own.metrics and any(k[2] == label for k in preset.reported):
                     continue
                 measured = cell.measured(metric)
                 if measured and metric == EPOCH_SECONDS and preset.own.relative_to:
@@ -113,7 +124,7 @@ def read_experiment(
         spaces: the user's own folder of search spaces.
 
     Raises:
-        InputError: if the store does not answer, or the experiment cannot be run.
+        InputError: if the store does not answer.
     """
     wanted = paper_sweeps(preset, hyper, losses=[*preset.run.rows, *preset.run.extra])
     in_store = set(experiments(uri))
@@ -130,7 +141,18 @@ def read_experiment(
             elif variant.row not in preset.run.extra:
                 missing = sources.state(preset, sweep.data, raw) == "data missing"
                 cells.append(MeasuredCell(sweep, variant, missing="data missing" if missing else "not run"))
-    return MeasuredExperiment(preset, hyper, tuple(cells), results, _users(uri, results, cells, preset.metrics))
+    hashes = {name: {t.hash for c in cells if c.sweep.name == name for t in c.confirmed} for name in results}
+    users: dict[str, pa.Table] = {}
+    diagnoses: dict[str, Diagnosis] = {}
+    histories: dict[str, dict[str, History]] = {}
+    for name, known in results.items():
+        users |= read_test_users(uri, known, hashes[name], preset.metrics)
+        if INSIDE.keys() & set(preset.metrics):
+            diagnoses |= read_diagnostics(uri, known, hashes[name])
+        if preset.own.over_epochs:
+            histories |= read_histories(uri, known, hashes[name], [preset.own.over_epochs])
+    diagnosed = tuple(replace(cell, diagnoses=diagnoses) for cell in cells)
+    return MeasuredExperiment(preset, hyper, diagnosed, results, users, histories)
 
 
 def _cell(results: Results, sweep: PaperSweep, variant: Variant) -> MeasuredCell:
@@ -150,16 +172,6 @@ def _cell(results: Results, sweep: PaperSweep, variant: Variant) -> MeasuredCell
     by_seed = tuple(sorted(scored, key=lambda t: t.seed))
     seeds = len({*results.settings["confirm_seeds"], *(t.seed for t in by_seed)})
     return MeasuredCell(sweep, variant, selection, by_seed, trials, missing, seeds)
-
-
-def _users(
-    uri: str, results: Mapping[str, Results], cells: Sequence[MeasuredCell], metrics: Sequence[str]
-) -> "dict[str, pa.Table]":
-    found: dict[str, pa.Table] = {}
-    for name, known in results.items():
-        hashes = {t.hash for cell in cells if cell.sweep.name == name for t in cell.confirmed}
-        found |= read_test_users(uri, known, hashes, metrics)
-    return found
 
 
 def _relative_reported(preset: Preset) -> dict[tuple[str, str, str, str], float]:

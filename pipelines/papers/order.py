@@ -48,7 +48,7 @@ def orders(experiment: MeasuredExperiment, lines: Sequence[Line]) -> list[Order]
         groups.setdefault((line.data, line.backbone, line.metric), []).append(line)
     found = []
     for (data, backbone, metric), group in groups.items():
-        pairs = ordered_pairs(group, lower_is_better=metric == EPOCH_SECONDS)
+        pairs = ordered_pairs(group, lower_is_better=metric in (EPOCH_SECONDS, "threshold_error"))
         if pairs:
             found.append(Order(data, backbone, metric, tuple(pairs), tuple(_turned(experiment, pairs))))
     return found

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pipelines.papers import sources
 from pipelines.papers.catalogue import Preset, load
 from pipelines.papers.compare import APART, Line
 from pipelines.papers.deviations import deviations
+from pipelines.papers.inconsistency import simulated
 from pipelines.papers.measured import EPOCH_SECONDS, MeasuredExperiment, read_experiment
 from pipelines.papers.order import Order, Turned, orders
 from pipelines.papers.shown import Grid, metric_title, percent, settings_text
@@ -45,22 +47,34 @@ def experiment_report(uri: str, name: str, hyper: Hyper, raw: Mapping[str, Path]
     """The report of one experiment.
 
     Raises:
-        InputError: an unknown experiment, one that cannot be run, or a store that does not answer.
+        InputError: an unknown experiment, or a store that does not answer.
     """
     preset = load(name, spaces)
     sources.check_given(preset, raw)
+    head = [
+        [f"{MARK} {preset.id} -->", f"# {escape(f'{preset.paper.title}, {preset.own.title}')}"],
+        [f"What the paper shows: {escape(preset.own.shows)}."],
+    ]
+    if preset.own.simulation:
+        return _joined([*head, simulated(preset)])
     experiment = read_experiment(uri, preset, hyper, raw, spaces)
     lines = experiment.lines
     found = orders(experiment, lines)
     parts = [
-        [f"{MARK} {preset.id} -->", f"# {escape(f'{preset.paper.title}, {preset.own.title}')}"],
-        [f"What the paper shows: {escape(preset.own.shows)}.", "", *_outcome(preset, lines, found)],
+        *head,
+        _outcome(preset, lines, found),
         _commands(experiment),
         *(_table(experiment, data, backbone, lines, found) for data, backbone in measured_places(lines)),
+        _over_epochs(experiment),
         _not_measured(preset, lines),
         _how(experiment),
         _deviations(experiment, spaces),
     ]
+    return _joined(parts)
+
+
+def _joined(parts: list[list[str]]) -> str:
+    """Blocks of lines with an empty line between them."""
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
@@ -170,6 +184,25 @@ def turned_text(turned: Turned) -> str:
         f"{escape(better.row)} before {escape(worse.row)} ({better.reported:.4f}, {worse.reported:.4f}); measured "
         f"{better.measured.mean:.4f}, {worse.measured.mean:.4f} ({chance}{judged})"
     )
+
+
+def _over_epochs(experiment: MeasuredExperiment) -> list[str]:
+    """A metric of the training after 1, 2, 5, 10, ... epochs, and after the last that all seeds of any row reached."""
+    metric, curves = experiment.preset.own.over_epochs, {}
+    for cell in experiment.cells:
+        found = [h for t in cell.confirmed if (h := experiment.histories.get(t.hash, {}).get(metric or ""))]
+        shared = sorted(set.intersection(*map(set, found))) if found else []
+        if shared:
+            place = (cell.sweep.data, backbone_title(experiment.preset, cell.sweep.backbone), cell.variant.label)
+            curves[place] = {epoch: statistics.fmean(history[epoch] for history in found) for epoch in shared}
+    if not curves:
+        return []
+    reached = sorted(set().union(*curves.values()))
+    epochs = [epoch for epoch in reached if str(epoch).rstrip("0") in ("1", "2", "5") or epoch == reached[-1]]
+    grid = Grid(["Data", "Backbone", "Loss", *map(str, epochs)], "lll" + "-" * len(epochs))
+    for place, curve in curves.items():
+        grid.add(*place, *(f"{curve[epoch]:.4f}" if epoch in curve else "--" for epoch in epochs))
+    return ["## Over the epochs", "", f"`{metric}` after so many epochs, mean over the seeds:", "", *grid.lines]
 
 
 def _not_measured(preset: Preset, lines: list[Line]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from pipelines.papers.inside import INSIDE
 from pipelines.report.markdown import escape
 
 _TITLES = {"ndcg": "NDCG", "mrr": "MRR", "hit_rate": "HitRate", "epoch_seconds": "Seconds per epoch, relative"}
@@ -9,6 +10,8 @@ _TITLES = {"ndcg": "NDCG", "mrr": "MRR", "hit_rate": "HitRate", "epoch_seconds":
 
 def metric_title(metric: str) -> str:
     """``NDCG@20``."""
+    if metric in INSIDE:
+        return INSIDE[metric][0]
     if metric in _TITLES:
         return _TITLES[metric]
     name, _, k = metric.rpartition("_")

@@ -23,7 +23,7 @@ def summary_report(uri: str, spaces: Path | None) -> str:
     details: list[str] = []
     for preset in load_all(spaces):
         for hyper in HYPERS:
-            if preset.run.blocked or not _has_results(preset, hyper, there):
+            if preset.run.simulation or not _has_results(preset, hyper, there):
                 continue
             experiment = read_experiment(uri, preset, hyper, {}, spaces)
             _summarise(experiment, grid, details)

@@ -39,13 +39,14 @@ def paper_sweeps(
         hyper: the paper's hyper-parameters, of which those that it does not give are searched; or all searched.
         data: names of data sets; all where not given.
         backbones: names of backbones; all where not given.
-        losses: rows of the paper, or names of losses; the rows that are reported where not given.
+        losses: rows of the paper (``Talos``), or names of losses (``talos``: all its rows); the rows that are reported
+            where not given.
 
     Raises:
-        InputError: for an experiment that cannot be run, or an unknown name.
+        InputError: for a simulation, or an unknown name.
     """
-    if preset.run.blocked:
-        raise InputError(f"{preset.id}: not runnable yet: {preset.run.blocked}")
+    if preset.run.simulation:
+        raise InputError(f"{preset.id}: nothing is trained for it: 'recloss paper report {preset.id}' makes it")
     wanted = None if losses is None else _rows(preset, losses)
     found = []
     for name in _chosen(preset, "data set", data, preset.run.data):
@@ -153,4 +154,4 @@ def _rows(preset: Preset, wanted: Sequence[str]) -> set[str]:
     for name in wanted:
         if name.lower() not in by_name:
             raise InputError(f"{preset.id}: {choices('loss', name, {*rows, *by_name} - {row.lower() for row in rows})}")
-    return set().union(*(by_name[name.lower()] for name in wanted))
+    return set().union(*({name} if name in rows else by_name[name.lower()] for name in wanted))

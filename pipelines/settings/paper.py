@@ -91,8 +91,8 @@ class ExperimentSettings(Settings):
     title: str
     shows: str
     """What the paper says it shows."""
-    blocked: str = ""
-    """Why it cannot be run; then all below is empty."""
+    simulation: bool = False
+    """Nothing is trained: the report makes it; then only notes are below."""
     runs: str | None = None
     """Another experiment of the paper, of whose trials this one shows other metrics; then data, rows and settings are
     that one's."""
@@ -107,6 +107,10 @@ class ExperimentSettings(Settings):
     vary: VarySettings | None = None
     settings: dict[str, FixedSetting] = Field(default_factory=dict)
     """Win over the paper's."""
+    metrics: tuple[str, ...] = ()
+    """Shown of every row beside those that are reported: of the test, seconds per epoch, of the model's inside."""
+    over_epochs: str | None = None
+    """A metric of the training, such as ``train/threshold_error``, that is shown over the epochs."""
     tolerance: float | None = Field(default=None, gt=0)
     """Largest relative difference from a reported value that is a match; none where there is no target."""
     relative_to: str | None = None
@@ -116,6 +120,6 @@ class ExperimentSettings(Settings):
     @model_validator(mode="after")
     def _runnable(self) -> Self:
         complete = bool(self.data and self.backbones and self.rows)
-        if not (self.blocked or self.runs or complete):
-            raise ValueError("an experiment needs 'data', 'backbones' and 'rows', or 'runs', or why it is 'blocked'")
+        if not (self.simulation or self.runs or complete):
+            raise ValueError("an experiment needs 'data', 'backbones' and 'rows', or 'runs', or is a 'simulation'")
         return self

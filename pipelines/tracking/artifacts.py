@@ -1,16 +1,17 @@
 """Files that trials left in the artifact store: per-user test metrics, diagnostics."""
 
+import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipelines.tracking.read import Results, TrialRun
 from pipelines.tracking.store import contact, impatient, reason, redact, store_errors
-from pipelines.train.folder import TEST_USERS
+from pipelines.train.folder import DIAGNOSTICS, TEST_USERS
 from recloss.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,6 +81,30 @@ def read_test_users(
 
     tables = _read(uri, results, TEST_USERS, hashes, parse)
     return {trial: table for trial, table in tables.items() if table is not None}
+
+
+def read_diagnostics(uri: str, results: Results, hashes: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """What trials' models look like from inside (see `pipelines.train.diagnostics`), from the artifact store.
+
+    Args:
+        uri: of the tracking store.
+        results: what the tracking store holds.
+        hashes: of the trials.
+
+    Returns:
+        By trial hash; trials without the file are absent, and those of which it is damaged, which is logged as a
+        warning.
+
+    Raises:
+        InputError: see `read_artifacts`.
+    """
+    found = {}
+    for trial, content in read_artifacts(uri, results, DIAGNOSTICS, hashes).items():
+        try:
+            found[trial] = json.loads(content)
+        except ValueError as error:
+            getLogger(__name__).warning("trial %s: its %s is damaged and left out (%s)", trial, DIAGNOSTICS, error)
+    return found
 
 
 def _read(

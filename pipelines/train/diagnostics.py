@@ -27,7 +27,6 @@ TOP_SHARE = 0.05
 """Samples with the largest gradients whose share of all gradients is told."""
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _SCORE_BINS, _THRESHOLD_BINS = 60, 40
-_USERS_PER_BLOCK = 256
 
 
 def diagnose(trial: Trial, backbone: Backbone, loss: Loss, train: Interactions, sampler: Sampler) -> dict[str, Any]:
@@ -62,9 +61,10 @@ def diagnose(trial: Trial, backbone: Backbone, loss: Loss, train: Interactions, 
         },
     }
     if estimated is not None:
-        k = trial.loss.params["k"]
-        with torch.no_grad():
-            found["threshold"] = _thresholds(estimated, prepare(user_table, loss.similarity), v_ID, k, trial.seed)
+        users = permutation(len(estimated), stream_key(trial.seed, 0, "diagnosed users"))[:USERS].to(v_ID.device)
+        exact = loss.exact_thresholds(prepare(user_table[users], loss.similarity), v_ID)
+        assert exact is not None
+        found["threshold"] = {"k": trial.loss.params["k"], **_thresholds(estimated[users].double(), exact.double())}
     return found
 
 
@@ -156,18 +156,14 @@ def _quantiles(values: Tensor) -> list[float]:
     return values.double().sort().values[places.round().long().to(values.device)].tolist()
 
 
-def _thresholds(estimated: Tensor, u_UD: Tensor, v_ID: Tensor, k: int, seed: int) -> dict[str, Any]:
-    users = permutation(len(estimated), stream_key(seed, 0, "diagnosed users"))[:USERS].to(u_UD.device)
-    blocks = [(u_UD[block] @ v_ID.T).topk(k, sorted=False).values.amin(1) for block in users.split(_USERS_PER_BLOCK)]
-    exact, estimate = torch.cat(blocks).double(), estimated[users].double()
+def _thresholds(estimate: Tensor, exact: Tensor) -> dict[str, Any]:
     edges = _edges(torch.cat([exact, estimate]), _THRESHOLD_BINS)
     places = _bins(estimate, edges) * _THRESHOLD_BINS + _bins(exact, edges)
     joint = places.bincount(minlength=_THRESHOLD_BINS**2).view(_THRESHOLD_BINS, _THRESHOLD_BINS)
     error = estimate - exact
     varies = min(float(x.std(correction=0)) for x in (exact, estimate)) > 0
     return {
-        "k": k,
-        "users": len(users),
+        "users": len(exact),
         "edges": edges.tolist(),
         "joint": joint.tolist(),
         "correlation": float(torch.corrcoef(torch.stack([exact, estimate]))[0, 1]) if varies else None,

@@ -12,8 +12,8 @@ def event(validation: Validation) -> dict[str, Any]:
     if not math.isnan(validation.loss):  # a reference has none
         metrics["train/loss"] = validation.loss
     metrics["train/seconds"] = validation.seconds
-    if validation.threshold is not None:
-        metrics["train/threshold"] = validation.threshold
+    told = {"train/threshold": validation.threshold, "train/threshold_error": validation.threshold_error}
+    metrics |= {name: value for name, value in told.items() if value is not None}
     return {"event": "valid", "time": validation.time, "epoch": validation.epoch, "metrics": metrics}
 
 
@@ -21,9 +21,9 @@ def from_event(event: dict[str, Any]) -> Validation:
     """The validation that an event of the journal tells of."""
     metrics = dict(event["metrics"])
     loss, seconds = metrics.pop("train/loss", math.nan), metrics.pop("train/seconds")
-    threshold = metrics.pop("train/threshold", None)
+    threshold, error = metrics.pop("train/threshold", None), metrics.pop("train/threshold_error", None)
     valid = {name.removeprefix("valid/"): value for name, value in metrics.items()}
-    return Validation(event["epoch"], loss, valid, seconds, event["time"], threshold)
+    return Validation(event["epoch"], loss, valid, seconds, event["time"], threshold, error)
 
 
 def line(validation: Validation) -> str:

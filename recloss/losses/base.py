@@ -13,7 +13,7 @@ from recloss.context import Context
 from recloss.errors import require
 from recloss.interactions import Segments
 from recloss.soft_labels import SoftLabels
-from recloss.thresholds import build_threshold
+from recloss.thresholds import build_threshold, exact_thresholds
 
 
 def _own_rows(rows: Tensor) -> Tensor:
@@ -142,6 +142,10 @@ class Loss(nn.Module, ABC):
         """(n_users,) top-K thresholds that scores are compared with, without gradient; ``None`` if there are none."""
         return None
 
+    def exact_thresholds(self, u_UD: Tensor, v_ID: Tensor) -> Tensor | None:
+        """(U,) what ``thresholds`` estimate, of these users' and all items' prepared embeddings; ``None`` likewise."""
+        return None
+
 
 class ThresholdLoss(Loss, ABC):
     """Base of the losses that compare scores with the user's top-K threshold, by any estimator of it.
@@ -191,6 +195,10 @@ class ThresholdLoss(Loss, ABC):
     def thresholds(self) -> Tensor | None:
         """Those of its estimator; ``None`` for a variant that does not use it."""
         return self.threshold.value.detach() if self.threshold.needs <= self.needs else None
+
+    def exact_thresholds(self, u_UD: Tensor, v_ID: Tensor) -> Tensor | None:
+        """The K-th largest scores; ``None`` for a variant that does not use them."""
+        return None if self.thresholds is None else exact_thresholds(u_UD, v_ID, self.threshold.k)
 
 
 def last_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,10 @@ def test_it_trains_with_any_estimator(name, kind):
     after: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(validation):
-        after[validation.epoch] = all_scores(backbone, loss.similarity), loss.threshold.value.detach().clone()
+        scores, value = all_scores(backbone, loss.similarity), loss.threshold.value.detach().clone()
+        after[validation.epoch] = scores, value
+        assert validation.threshold == pytest.approx(float(value.mean()), abs=1e-6)
+        assert validation.threshold_error == pytest.approx(float((value - kth_best(scores)).abs().mean()), abs=1e-6)
 
     result = fit(backbone, loss, train, valid, SETTINGS, on_validation=keep)
     assert all(math.isfinite(validation.loss) for validation in result.history)

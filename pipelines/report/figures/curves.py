@@ -1,11 +1,11 @@
-"""Validation metric, and where a loss has them the mean threshold, over the epochs."""
+"""Validation metric, and where a loss has thresholds their mean and their error, over the epochs."""
 
 import statistics
 from typing import TYPE_CHECKING
 
 from pipelines.report.cells import Cell
 from pipelines.report.figures import style
-from pipelines.report.figures.evidence import THRESHOLD, Evidence
+from pipelines.report.figures.evidence import THRESHOLD, THRESHOLD_ERROR, Evidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,9 +15,11 @@ TITLE = "Learning curves"
 CAPTION = (
     "Validation {metric} of each selected configuration over the epochs: mean and range over the confirmation seeds "
     "{confirm_seeds}, up to the first one that stopped; in panels of their own, the users' mean top-K thresholds of "
-    "losses that have them.{others} An epoch's cost differs between losses: a steeper curve need not be faster in "
-    "seconds."
+    "losses that have them, and the mean absolute error of up to 500 users' thresholds.{others} An epoch's cost "
+    "differs between losses: a steeper curve need not be faster in seconds."
 )
+
+_OF_THRESHOLDS = {THRESHOLD: "mean threshold (score)", THRESHOLD_ERROR: "threshold error (score)"}
 
 Place = tuple[str, str, str]
 """Data set, backbone and what is shown."""
@@ -26,29 +28,30 @@ Curve = dict[int, list[float]]
 
 
 def draw(evidence: Evidence) -> "Figure | None":
-    """A panel per data set and backbone for the metric, and below it one for the threshold where a loss has one."""
+    """A panel per data set and backbone for the metric, and below it those for thresholds where a loss has them."""
     metric, looks = f"valid/{evidence.metric}", style.looks(evidence)
     curves = {
         (data, backbone, what): [
             (cell, found) for cell in group if cell.loss in looks and (found := curve(evidence, cell, what))
         ]
         for (data, backbone), group in evidence.panels.items()
-        for what in (metric, THRESHOLD)
+        for what in (metric, *_OF_THRESHOLDS)
     }
     curves = {place: found for place, found in curves.items() if found}
     if not any(what == metric and any(len(c) > 1 for _, c in found) for (_, _, what), found in curves.items()):
         return None
+    order = [metric, *_OF_THRESHOLDS]
     if len({backbone for _, backbone, _ in curves}) > 1:
         places: dict[tuple[object, str], Place] = {((place[0], place[2]), place[1]): place for place in curves}
     else:
-        places = {(place[2], place[0]): place for place in sorted(curves, key=lambda place: place[2] == THRESHOLD)}
+        places = {(place[2], place[0]): place for place in sorted(curves, key=lambda place: order.index(place[2]))}
     figure, panels = style.grid(places, height=style.panel_height(max(map(len, curves.values()))))
     for place, axes in panels.items():
         data, backbone, what = places[place]
         ends = [_line(axes, cell, found, looks[cell.loss]) for cell, found in curves[data, backbone, what]]
         axes.set_title(style.panel_title(evidence.panels[data, backbone][0]))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("mean threshold (score)" if what == THRESHOLD else f"validation {evidence.metric_title}")
+        axes.set_ylabel(_OF_THRESHOLDS.get(what, f"validation {evidence.metric_title}"))
         style.name_ends(axes, ends)
     return figure
 

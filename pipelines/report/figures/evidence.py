@@ -6,18 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from logging import getLogger
 from typing import Any
 
 from pipelines.report.cells import REFERENCE, Cell, sweep_cells
 from pipelines.report.table import Column
 from pipelines.tracking import Results, TrialRun
-from pipelines.tracking.artifacts import read_artifacts
+from pipelines.tracking.artifacts import read_diagnostics
 from pipelines.tracking.histories import History, read_histories
-from pipelines.train.folder import DIAGNOSTICS
 from recloss.metrics import metric_name, parse_metric
 
-THRESHOLD = "train/threshold"
+THRESHOLD, THRESHOLD_ERROR = "train/threshold", "train/threshold_error"
 _DEFAULT_METRIC = "ndcg_20"
 
 Place = tuple[str, str]
@@ -135,21 +133,9 @@ def read_evidence(uri: str, results: Results, mix_fingerprints: bool = False) ->
     by_k = [found for cell in cells if len(found := bare.best_of_each(cell, "loss.k")) > 1]
     tried = [trial.hash for found in by_k for _, trials in found.values() for trial in trials]
     measured = [f"valid/{metric_name(parse_metric(bare.metric)[0], k)}" for k in _all_cutoffs(bare, cells)]
-    histories = read_histories(uri, results, confirmed, [f"valid/{bare.metric}", THRESHOLD])
+    histories = read_histories(uri, results, confirmed, [f"valid/{bare.metric}", THRESHOLD, THRESHOLD_ERROR])
     histories |= read_histories(uri, results, set(tried) - set(confirmed), measured)
-    raw = read_artifacts(uri, results, DIAGNOSTICS, confirmed)
-    return replace(bare, histories=histories, diagnostics=_parsed(raw))
-
-
-def _parsed(raw: Mapping[str, bytes]) -> dict[str, Any]:
-    """By trial; a damaged file is left out, which is logged as a warning."""
-    found = {}
-    for trial, content in raw.items():
-        try:
-            found[trial] = json.loads(content)
-        except ValueError as error:
-            getLogger(__name__).warning("trial %s: its %s is damaged and left out (%s)", trial, DIAGNOSTICS, error)
-    return found
+    return replace(bare, histories=histories, diagnostics=read_diagnostics(uri, results, confirmed))
 
 
 def _all_cutoffs(evidence: Evidence, cells: Sequence[Cell]) -> list[int]:

@@ -6,6 +6,7 @@ from pipelines.papers.catalogue import load
 from pipelines.papers.compare import Line
 from pipelines.papers.measured import MeasuredCell, MeasuredExperiment, _cell
 from pipelines.papers.order import orders
+from pipelines.papers.report import _over_epochs
 from pipelines.papers.settled import _same
 from pipelines.papers.sweeps import paper_sweeps
 from pipelines.tracking import Results, Selection, TrialRun
@@ -97,6 +98,53 @@ def test_seconds_per_epoch_are_multiples_of_a_row_and_have_no_target():
 def test_without_the_row_that_seconds_are_relative_to_there_are_none():
     experiment = MeasuredExperiment(load("talos/table-F.1", None), "reported", (timed("Talos", 3.0),), {})
     assert [line.measured for line in experiment.lines] == [None]
+
+
+def diagnosis(median, error=None):
+    scores = {"quantile_levels": [0.0, 0.5, 1.0]} | {
+        kind: {"quantiles": [-1.0, value, 1.0]} for kind, value in (("positive", median), ("negative", -median))
+    }
+    threshold = {} if error is None else {"threshold": {"mean_absolute_error": error}}
+    return {"scores": scores, "gradient": {"positive": 0.5, "negative": None}} | threshold
+
+
+def ablation():
+    """Talos of table 4.1, of which the paper reports recall, on two seeds; the first has no diagnosis."""
+    preset = load("talos/table-4.1", None)
+    (sweep,) = paper_sweeps(preset, data=["beauty"], losses=["Talos"])
+    done = tuple(trial("talos", seed, "confirm", test__recall_20=0.15) for seed in (0, 1, 2))
+    diagnoses = {done[1].hash: diagnosis(0.2, 0.01), done[2].hash: diagnosis(0.4)}
+    return MeasuredCell(sweep, sweep.variants[0], confirmed=done, trials=done, diagnoses=diagnoses, seeds=3)
+
+
+def test_metrics_of_a_models_inside_are_shown_of_the_seeds_that_have_them():
+    found = {m: ablation().measured(m) for m in ("positive_score", "negative_score", "threshold_error")}
+    assert found["positive_score"].values == (0.2, 0.4)
+    assert found["positive_score"].seeds == (1, 2)
+    assert found["negative_score"].values == (-0.2, -0.4)
+    assert found["threshold_error"].values == (0.01,)
+    assert ablation().measured("positive_gradient_share").values == (0.5, 0.5)
+    assert ablation().measured("negative_gradient_share") is None
+
+
+def test_metrics_that_an_experiment_names_are_shown_without_a_reported_value():
+    experiment = MeasuredExperiment(load("talos/table-4.1", None), "reported", (ablation(),), {})
+    lines = {line.metric: line for line in experiment.lines}
+    assert {"recall_20", "positive_score", "negative_score", "threshold_error"} <= lines.keys()
+    assert (lines["threshold_error"].reported, lines["threshold_error"].difference) == (None, None)
+    assert lines["recall_20"].within
+
+
+def test_a_metric_of_the_training_is_shown_after_round_numbers_of_epochs_that_all_seeds_reached():
+    cell = ablation()
+    errors = [{5: 0.5, 10: 0.4, 15: 0.3}, {5: 0.3, 10: 0.2, 15: 0.3, 20: 0.1}, {5: 0.1, 10: 0.0, 15: 0.0, 20: 0.0}]
+    histories = {t.hash: {"train/threshold_error": h} for t, h in zip(cell.confirmed, errors, strict=True)}
+    experiment = MeasuredExperiment(load("talos/table-4.1", None), "reported", (cell,), {}, histories=histories)
+    table = _over_epochs(experiment)[4:]
+    assert [[text.strip() for text in line.strip("|").split("|")] for line in (table[0], table[2])] == [
+        ["Data", "Backbone", "Loss", "5", "10", "15"],
+        ["beauty", "MF", "Talos", "0.3000", "0.2000", "0.2000"],
+    ]
 
 
 def test_rows_measured_with_other_settings_are_marked():

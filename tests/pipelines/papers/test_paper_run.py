@@ -270,7 +270,7 @@ def test_the_list_says_what_is_ready_and_what_is_missing(tmp_path, capsys, monke
         "    ready: toys; data missing: gone",
         "    mf: SL, PSL, BSL",
     ]
-    assert "    not runnable yet: needs the exact thresholds" in "\n".join(lines)
+    assert "    a simulation: 'recloss paper report' makes it" in lines
 
 
 def test_a_dry_run_shows_the_trials_and_makes_nothing(tmp_path, capsys, monkeypatch):

@@ -177,9 +177,10 @@ def test_the_mean_threshold_of_each_validation_is_in_the_journal_and_the_models_
     assert told[events[-1]["best_epoch"]] == float(best.mean())
 
 
-@pytest.mark.parametrize("threshold", [None, 0.25])
-def test_a_validation_comes_back_from_its_event(threshold):
-    validation = Validation(5, 0.1, {"ndcg_5": 0.2}, 3.0, 4.0, threshold)
+@pytest.mark.parametrize("thresholds", [(), (0.25, 0.0)])
+def test_a_validation_comes_back_from_its_event(thresholds):
+    validation = Validation(5, 0.1, {"ndcg_5": 0.2}, 3.0, 4.0, *thresholds)
     event = validations.event(validation)
     assert validations.from_event(event) == validation
-    assert ("train/threshold" in event["metrics"]) == (threshold is not None)
+    told = {name: value for name, value in event["metrics"].items() if "threshold" in name}
+    assert told == dict(zip(("train/threshold", "train/threshold_error"), thresholds, strict=False))

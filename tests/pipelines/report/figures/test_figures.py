@@ -433,7 +433,7 @@ def test_damaged_diagnostics_are_left_out_and_told(sweep, monkeypatch, caplog):
     good = dict.fromkeys([trial.hash for trial in others], b"{}")
     monkeypatch.setattr("pipelines.report.figures.evidence.read_histories", lambda *arguments: {})
     raw = {first.hash: b"{cut", **good}
-    monkeypatch.setattr("pipelines.report.figures.evidence.read_artifacts", lambda *arguments: raw)
+    monkeypatch.setattr("pipelines.tracking.artifacts.read_artifacts", lambda *arguments: raw)
     found = read_evidence("sqlite:///none.db", sweep.evidence().results)
     assert found.diagnostics == {trial: {} for trial in good}
     assert f"trial {first.hash}: its diagnostics.json is damaged and left out" in caplog.text
