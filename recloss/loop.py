@@ -48,8 +48,8 @@ class FitSettings:
 class Validation:
     """A run at a validation: epochs done, mean loss of the last epoch, mean metrics, training seconds so far.
 
-    For a loss that has top-K thresholds, ``threshold`` is the users' mean, ``threshold_error`` the mean absolute
-    difference from the exact ones, of some users.
+    For a loss that has thresholds, ``threshold`` is the users' mean; where they are estimates of top-K thresholds,
+    ``threshold_error`` is the mean absolute difference from the exact ones, of some users.
     """
 
     epoch: int
@@ -160,7 +160,7 @@ class Loop(ABC):
         return FitResult(progress.best_epoch, progress.best, progress.history)
 
     def _thresholds(self) -> dict[str, float]:
-        """``threshold`` and ``threshold_error`` of a validation, for a loss that has top-K thresholds."""
+        """``threshold`` and ``threshold_error`` of a validation, for a loss that has thresholds."""
         return {}
 
     def optimizer_state(self) -> dict[str, Any]:

@@ -244,10 +244,9 @@ class _Loop(Loop):
         with torch.no_grad():
             u_UD, v_ID = self._evaluated_embeddings()
         drawn = permutation(len(u_UD), stream_key(self.settings.seed, 0, "threshold users"))[:THRESHOLD_USERS]
-        users = drawn.to(u_UD.device)
+        users, mean = drawn.to(u_UD.device), {"threshold": float(estimated.mean())}
         exact = self.loss.exact_thresholds(u_UD[users], v_ID)
-        assert exact is not None
-        return {"threshold": float(estimated.mean()), "threshold_error": float((estimated[users] - exact).abs().mean())}
+        return mean if exact is None else mean | {"threshold_error": float((estimated[users] - exact).abs().mean())}
 
     def optimizer_state(self) -> dict[str, Any]:
         """With the rows of all ranks' users."""

@@ -12,6 +12,7 @@ INSIDE: dict[str, tuple[str, Callable[[Diagnosis], float | None]]] = {
     "negative_score": ("Median negative score", lambda found: _median(found, "negative")),
     "positive_gradient_share": ("Gradient share, top 5 % of positives", lambda found: found["gradient"]["positive"]),
     "negative_gradient_share": ("Gradient share, top 5 % of negatives", lambda found: found["gradient"]["negative"]),
+    "truncation_rate": ("Negatives without gradient", lambda found: found["gradient"].get("zero_negatives")),
 }
 """By metric its title and where it is; ``None`` for a model that has none."""
 

@@ -39,9 +39,10 @@ def diagnose(trial: Trial, backbone: Backbone, loss: Loss, train: Interactions, 
     Returns:
         ``pairs`` and ``negatives`` (numbers of samples); ``scores``: ``edges`` of a histogram, counts and quantiles of
         ``positive`` and ``negative`` scores; ``gradient``: per kind of sample the ``share`` of the sum of absolute
-        gradients that the 5 % largest have, ``None`` where all are 0; and for a loss with thresholds ``threshold``:
-        the edges and joint counts of estimated (rows) and exact (columns) top-K thresholds of ``users``, their
-        ``correlation`` (``None`` where one does not vary), ``mean_absolute_error`` and ``mean_error``.
+        gradients that the 5 % largest have, ``None`` where all are 0, and the share of negatives without gradient; and
+        for a loss that estimates top-K thresholds ``threshold``: the edges and joint counts of estimated (rows) and
+        exact (columns) top-K thresholds of ``users``, their ``correlation`` (``None`` where one does not vary),
+        ``mean_absolute_error`` and ``mean_error``.
     """
     with evaluating(backbone), evaluating(loss):
         with torch.no_grad():
@@ -58,12 +59,12 @@ def diagnose(trial: Trial, backbone: Backbone, loss: Loss, train: Interactions, 
             "top": TOP_SHARE,
             "positive": top_share(of_positive, TOP_SHARE),
             "negative": top_share(of_negative, TOP_SHARE),
+            "zero_negatives": float((of_negative == 0).double().mean()),
         },
     }
-    if estimated is not None:
-        users = permutation(len(estimated), stream_key(trial.seed, 0, "diagnosed users"))[:USERS].to(v_ID.device)
-        exact = loss.exact_thresholds(prepare(user_table[users], loss.similarity), v_ID)
-        assert exact is not None
+    users = permutation(len(user_table), stream_key(trial.seed, 0, "diagnosed users"))[:USERS].to(v_ID.device)
+    exact = loss.exact_thresholds(prepare(user_table[users], loss.similarity), v_ID)
+    if estimated is not None and exact is not None:
         found["threshold"] = {"k": trial.loss.params["k"], **_thresholds(estimated[users].double(), exact.double())}
     return found
 

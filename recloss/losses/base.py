@@ -139,11 +139,14 @@ class Loss(nn.Module, ABC):
 
     @property
     def thresholds(self) -> Tensor | None:
-        """(n_users,) top-K thresholds that scores are compared with, without gradient; ``None`` if there are none."""
+        """(n_users,) thresholds that scores are compared with, without gradient; ``None`` if there are none."""
         return None
 
     def exact_thresholds(self, u_UD: Tensor, v_ID: Tensor) -> Tensor | None:
-        """(U,) what ``thresholds`` estimate, of these users' and all items' prepared embeddings; ``None`` likewise."""
+        """(U,) top-K thresholds that ``thresholds`` estimate, of these users' and all items' prepared embeddings.
+
+        ``None`` where they estimate none.
+        """
         return None
 
 

@@ -184,6 +184,11 @@ class DrRL(Loss):
                 self._move(batch, batch.user, beta)
         return drrl(batch.pos, batch.neg, beta, self.gamma_star, self.c, self.eps).mean()
 
+    @property
+    def thresholds(self) -> Tensor | None:
+        """The margins, with scope="user"."""
+        return self.beta if self.scope == "user" else None
+
     @torch.no_grad()
     def _move(self, batch: Batch, user: Tensor, beta: Tensor) -> None:
         users = batch.gather(user)

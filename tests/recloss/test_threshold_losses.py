@@ -100,6 +100,18 @@ def test_it_trains_with_any_estimator(name, kind):
         assert not torch.equal(value, after[4][1])
 
 
+def test_margins_that_estimate_no_top_k_threshold_have_no_error():
+    train, valid = planted()
+    loss, means = losses.LOSSES["drrl"](train.n_users), []
+    fit(
+        MF(train.n_users, train.n_items, dim=8), loss, train, valid, SETTINGS,
+        on_validation=lambda validation: means.append((validation, float(loss.beta.mean()))),
+    )  # fmt: skip
+    assert len({mean for _, mean in means}) == SETTINGS.epochs
+    assert all(validation.threshold == pytest.approx(mean) for validation, mean in means)
+    assert {validation.threshold_error for validation, _ in means} == {None}
+
+
 @pytest.mark.parametrize("kind", THRESHOLDS)
 def test_the_estimator_decides_the_gradient_of_the_model_only_through_its_thresholds(kind):
     """With the same thresholds, SL@K's gradient is the same whichever estimator they come from."""

@@ -125,6 +125,17 @@ def test_thresholds_by_sorting_every_users_scores(prepared):
     assert found["joint"] == np.histogram2d(*inside, [found["edges"]] * 2)[0].tolist()
 
 
+@pytest.mark.parametrize(("name", "settings"), [("ccl", {"loss__margin": 0.1}), ("drrl", {"loss__beta_init": 0.1})])
+def test_negatives_up_to_the_margin_have_no_gradient(prepared, name, settings):
+    trial, model, loss, train, sampler = setup(prepared, name, **settings)
+    found, s = diagnose(trial, model, loss, train, sampler), scores(model, "cosine")
+    own = [s[u, j] for u, _ in pairs(train) for j in sampler.of(torch.tensor([u]), N)[0].tolist()]
+    share = sum(score <= 0.1 for score in own) / len(own)
+    assert 0 < share < 1
+    assert found["gradient"]["zero_negatives"] == pytest.approx(share)
+    assert "threshold" not in found
+
+
 def test_thresholds_that_do_not_vary_have_no_correlation_and_unused_ones_are_not_told(prepared):
     assert diagnose(*setup(prepared, "talos", loss__k=5))["threshold"]["correlation"] is None
     assert "threshold" not in diagnose(*setup(prepared, "talos", loss__k=5, loss__variant="no_quantile"))
