@@ -103,9 +103,10 @@ def _outcome(preset: Preset, lines: list[Line], found: list[Order]) -> list[str]
 
 
 def _commands(experiment: MeasuredExperiment) -> list[str]:
+    """What was run, data sets of which the same was run together."""
     preset = experiment.preset
     ran = [cell for cell in experiment.cells if cell.trials]
-    lines = []
+    data_of: dict[str, list[str]] = {}
     for data in dict.fromkeys(cell.sweep.data for cell in ran):
         mine = [cell for cell in ran if cell.sweep.data == data]
         backbones = ",".join(dict.fromkeys(cell.sweep.backbone for cell in mine))
@@ -113,8 +114,10 @@ def _commands(experiment: MeasuredExperiment) -> list[str]:
         rows = [row for row in (*preset.run.rows, *preset.run.extra) if any(c.variant.row == row for c in mine)]
         reported = {cell.variant.row for cell in experiment.cells if cell.sweep.data == data} - set(preset.run.extra)
         losses = [] if set(rows) == reported else ["--losses", shlex.quote(",".join(rows))]
-        words = [f"recloss paper run {preset.paper_name}/{preset.run_name}", f"--data {data} --backbones {backbones}"]
-        lines.append(" ".join([*words, *losses, f"--hyper {experiment.hyper} --seeds {max(seeds, 1)}"]))
+        options = [f"--backbones {backbones}", *losses, f"--hyper {experiment.hyper} --seeds {max(seeds, 1)}"]
+        data_of.setdefault(" ".join(options), []).append(data)
+    run = f"recloss paper run {preset.paper_name}/{preset.run_name}"
+    lines = [f"{run} --data {','.join(data)} {options}" for options, data in data_of.items()]
     search = " --hyper search" if experiment.hyper == "search" else ""
     return ["```bash", *lines, f"recloss paper report {preset.id}{search}", "```"]
 
