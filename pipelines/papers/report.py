@@ -191,12 +191,14 @@ def turned_text(turned: Turned) -> str:
 
 def _over_epochs(experiment: MeasuredExperiment) -> list[str]:
     """A metric of the training after 1, 2, 5, 10, ... epochs, and after the last that all seeds of any row reached."""
-    metric, curves = experiment.preset.own.over_epochs, {}
+    preset, curves = experiment.preset, {}
+    metric = preset.own.over_epochs
     for cell in experiment.cells:
         found = [h for t in cell.confirmed if (h := experiment.histories.get(t.hash, {}).get(metric or ""))]
         shared = sorted(set.intersection(*map(set, found))) if found else []
         if shared:
-            place = (cell.sweep.data, backbone_title(experiment.preset, cell.sweep.backbone), cell.variant.label)
+            title = preset.source(cell.sweep.data).title
+            place = (title, backbone_title(preset, cell.sweep.backbone), cell.variant.label)
             curves[place] = {epoch: statistics.fmean(history[epoch] for history in found) for epoch in shared}
     if not curves:
         return []

@@ -45,12 +45,14 @@ def _summarise(experiment: MeasuredExperiment, grid: Grid, details: list[str]) -
     preset, lines = experiment.preset, experiment.lines
     found = orders(experiment, lines)
     for data, backbone in measured_places(lines):
-        mine = [line for line in lines if (line.data, line.backbone) == (data, backbone) and line.reported is not None]
+        there = [line for line in lines if (line.data, line.backbone) == (data, backbone)]
+        mine = [line for line in there if line.reported is not None] or there
         measured = [line for line in mine if line.measured and not line.other]
         judged = [line for line in measured if line.within is not None]
         here = [order for order in found if (order.data, order.backbone) == (data, backbone)]
         pairs, turned = sum(len(order.pairs) for order in here), [t for order in here for t in order.turned]
-        far = max(judged or measured, key=lambda line: abs(line.difference or 0.0), default=None)
+        compared = judged or [line for line in measured if line.difference is not None]
+        far = max(compared, key=lambda line: abs(line.difference or 0.0), default=None)
         largest = "--" if far is None else f"{far.row}, {metric_title(far.metric)}: {percent(far.difference)}"
         search = " (searched)" if experiment.hyper == "search" else ""
         title, model = preset.source(data).title, backbone_title(preset, backbone)

@@ -22,7 +22,7 @@ def describe(sweep: SweepSettings, cells: Sequence[Cell], console: Console) -> N
         confirmed += len(sweep.confirm_seeds)
         whole = sum(length for _, length in stages)
         epochs += sum(count * length for count, length in stages) * len(cell.seeds) + whole * len(sweep.confirm_seeds)
-        say(f"{cell.name}: {trials} trials", style="bold")
+        say(f"{cell.name}: {count(trials, 'trial')}", style="bold")
         for note in cell.notes:
             say(f"  {note}")
         if sweep.halving and cell.backbone != REFERENCE:
@@ -37,9 +37,15 @@ def describe(sweep: SweepSettings, cells: Sequence[Cell], console: Console) -> N
     if sweep.budget.hours_per_cell:
         say(f"the search of a cell ends after {sweep.budget.hours_per_cell:g} hours of training")
     say(
-        f"{len(cells)} cells, {searched} {sweep.search.method} trials on seeds {list(sweep.seeds)}, then {confirmed} "
-        f"confirmations on seeds {list(sweep.confirm_seeds)}: {searched + confirmed} trials, {epochs} epochs at most"
+        f"{count(len(cells), 'cell')}, {count(searched, f'{sweep.search.method} trial')} on seeds {[*sweep.seeds]}, "
+        f"then {count(confirmed, 'confirmation')} on seeds {list(sweep.confirm_seeds)}: "
+        f"{count(searched + confirmed, 'trial')}, {count(epochs, 'epoch')} at most"
     )
+
+
+def count(n: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _stages(sweep: SweepSettings, cell: Cell) -> list[tuple[int, int]]:

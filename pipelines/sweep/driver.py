@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pipelines.prepare import Prepared
 from pipelines.search.cell import Cell
+from pipelines.search.describe import count
 from pipelines.search.edges import edge_warnings
 from pipelines.search.run import CellSearch
 from pipelines.settings import SweepSettings, Trial
@@ -60,7 +61,8 @@ class Driver:
         searched = {cell.name: cell.size * len(cell.seeds) for cell in cells}
         confirmations = len(self.sweep.confirm_seeds)
         self.say(
-            f"{len(cells)} cells: {sum(searched.values())} trials to search, {len(cells) * confirmations} confirmations"
+            f"{count(len(cells), 'cell')}: {count(sum(searched.values()), 'trial')} to search, "
+            f"{count(len(cells) * confirmations, 'confirmation')}"
         )
         planned = {name: count + confirmations for name, count in searched.items()}
         with SweepProgress(self.console, planned) as progress:

@@ -143,7 +143,7 @@ def test_a_metric_of_the_training_is_shown_after_round_numbers_of_epochs_that_al
     table = _over_epochs(experiment)[4:]
     assert [[text.strip() for text in line.strip("|").split("|")] for line in (table[0], table[2])] == [
         ["Data", "Backbone", "Loss", "5", "10", "15"],
-        ["beauty", "MF", "Talos", "0.3000", "0.2000", "0.2000"],
+        ["Beauty", "MF", "Talos", "0.3000", "0.2000", "0.2000"],
     ]
 
 

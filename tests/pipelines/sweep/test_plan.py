@@ -228,7 +228,7 @@ def test_a_dry_run_tells_the_rungs_and_the_cost():
     said = output(raw | {"search": {"method": "tpe", "trials": 5}, "budget": {"hours_per_cell": 2}})
     assert "  loss.tau: [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]" in said
     assert "the search of a cell ends after 2 hours of training" in said
-    assert "1 cells, 10 tpe trials on seeds [0, 1], then 3 confirmations on seeds [1, 2, 3]: 13 trials" in said[-1]
+    assert "1 cell, 10 tpe trials on seeds [0, 1], then 3 confirmations on seeds [1, 2, 3]: 13 trials" in said[-1]
 
 
 def output(raw) -> list[str]:
