@@ -63,6 +63,7 @@ def experiment_report(uri: str, name: str, hyper: Hyper, raw: Mapping[str, Path]
     parts = [
         *head,
         _outcome(preset, lines, found),
+        [f"- {escape(finding)}" for finding in preset.own.findings],
         _commands(experiment),
         *(_table(experiment, data, backbone, lines, found) for data, backbone in measured_places(lines)),
         _over_epochs(experiment),

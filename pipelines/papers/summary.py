@@ -21,17 +21,20 @@ def summary_report(uri: str, spaces: Path | None) -> str:
     there = set(experiments(uri))
     grid = Grid(["Experiment", "Data", "Backbone", "Losses", "Within", "Order", "Largest difference"], "lll----")
     details: list[str] = []
+    findings: list[str] = []
     for preset in load_all(spaces):
         for hyper in HYPERS:
             if preset.run.simulation or not _has_results(preset, hyper, there):
                 continue
             experiment = read_experiment(uri, preset, hyper, {}, spaces)
             _summarise(experiment, grid, details)
+            findings += [f"- {escape(f'{preset.id}: {finding}')}" for finding in preset.own.findings]
     if not grid.rows:
         details = ["No experiment of a paper has results in this store yet."]
     else:
         heading = "Not within the target, or measured in another order with significance:"
         details = [heading, "", *(details or ["- nothing"])]
+        details += ["", "What was learned:", "", *dict.fromkeys(findings)] if findings else []
     return "\n".join([f"{MARK} --summary -->", "", "# What reproduces", "", *grid.lines, "", *details]) + "\n"
 
 

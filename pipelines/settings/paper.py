@@ -116,6 +116,8 @@ class ExperimentSettings(Settings):
     relative_to: str | None = None
     """A row: seconds per epoch are shown as multiples of its."""
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    """What running it taught, such as why a number is another than the paper's."""
 
     @model_validator(mode="after")
     def _runnable(self) -> Self:

@@ -48,6 +48,7 @@ backbones: [mf]
 rows: [SL, PSL, BSL]
 extra: [BPR]
 tolerance: 0.03
+findings: ["toys teach nothing"]
 """
 TUNED = """
 toys:
@@ -144,6 +145,7 @@ def test_the_report_says_what_reproduces(mine, capsys):
     assert by_row["BSL"][5] == "no target"
     assert re.search(r"\| PSL +\| `loss.activation` +\| `relu` +\| `tanh` +\| to differ +\|", text)
     assert "- BSL: no target for it" in text
+    assert "\n- toys teach nothing\n" in text
     assert "- Gone, MF: data missing; get the attic" in text
     assert "BPR" not in text
     fingerprint = read_results(uri(mine), "toys-table-1-toys-mf").trials[0].fingerprint[:12]
@@ -197,6 +199,7 @@ def test_the_summary_has_a_line_per_data_set_and_backbone_with_results(mine, cap
     assert cells[1:5] == ["Toys", "MF", "3 of 3", "1 of 2"]
     assert cells[6] == "PSL, NDCG@5: +100.0 %"
     assert "- toys/table-1, Toys, MF: PSL, NDCG@5: +100.0 %" in text
+    assert text.endswith("What was learned:\n\n- toys/table-1: toys teach nothing\n")
 
 
 def test_a_report_is_written_over_a_report_alone(mine, capsys):
