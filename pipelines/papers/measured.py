@@ -44,6 +44,11 @@ class MeasuredCell:
     other: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings that it was run with and that are not the preset's, as (is, should be)."""
 
+    @property
+    def diagnosed(self) -> bool:
+        """Whether the inside of any of its models is known."""
+        return any(trial.hash in self.diagnoses for trial in self.confirmed)
+
     def measured(self, metric: str) -> Measured | None:
         """A metric of the test, seconds per epoch or a metric of `INSIDE`, by seed; ``None`` where no seed has it."""
         found = {trial.seed: value for trial in self.confirmed if (value := self._value(trial, metric)) is not None}
@@ -87,6 +92,8 @@ class MeasuredExperiment:
                 if value is None and metric not in preset.own.metrics and any(k[2] == label for k in preset.reported):
                     continue
                 measured = cell.measured(metric)
+                if value is None and measured is None and metric in INSIDE and cell.diagnosed:
+                    continue  # such as the threshold of a loss without one
                 if measured and metric == EPOCH_SECONDS and preset.own.relative_to:
                     unit = units.get((sweep.data, sweep.backbone))
                     measured = Measured(tuple(v / unit for v in measured.values), measured.seeds) if unit else None

@@ -1,5 +1,7 @@
 """From trials to lines: which seeds count, seconds as multiples, why nothing is measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.papers.catalogue import load
@@ -132,6 +134,9 @@ def test_metrics_that_an_experiment_names_are_shown_without_a_reported_value():
     lines = {line.metric: line for line in experiment.lines}
     assert {"recall_20", "positive_score", "negative_score", "threshold_error"} <= lines.keys()
     assert (lines["threshold_error"].reported, lines["threshold_error"].difference) == (None, None)
+    without = replace(ablation(), diagnoses={t.hash: diagnosis(0.2) for t in ablation().confirmed})
+    experiment = MeasuredExperiment(load("talos/table-4.1", None), "reported", (without,), {})
+    assert "threshold_error" not in {line.metric for line in experiment.lines}
     assert lines["recall_20"].within
 
 

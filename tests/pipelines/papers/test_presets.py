@@ -191,7 +191,7 @@ PRINTED = {
 COUNTS = {
     "slatk/table-2": 216, "slatk/table-3": 120, "slatk/table-4": 84, "slatk/table-17-18": 30, "slatk/figure-3": 40,
     "slatk/figure-7": 10, "talos/table-3.1": 240, "talos/table-D.2": 120, "talos/table-3.2-3.3": 66,
-    "talos/table-4.1": 32, "talos/table-A.4": 8, "slatk/figure-1": 3,
+    "talos/table-4.1": 48, "talos/table-A.4": 8, "slatk/figure-1": 3,
     "psl/table-1": 192, "psl/table-2": 64, "psl/figures-C.1-C.4": 200, "drrl/table-1": 216,
 }  # fmt: skip
 
@@ -232,6 +232,8 @@ def test_rows_of_one_loss_and_values_of_what_varies_have_sweeps_of_their_own():
         "talos-table-4.1-beauty-mf-w-o-outside",
         "talos-table-4.1-beauty-mf-w-o-denominator",
         "talos-table-4.1-beauty-mf-talos",
+        "talos-table-4.1-beauty-mf-sl",
+        "talos-table-4.1-beauty-mf-psl",
     ]
     found = paper_sweeps(load("slatk/figure-7", None), "search", data=["health"])
     assert [sweep.name for sweep in found][:2] == [
