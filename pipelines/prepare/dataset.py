@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.settings import Task
 from recloss.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -176,6 +177,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         complete = version != SCHEMA_VERSION or (
             all(isinstance(manifest["sizes"][name], int) for name in (*SIDES, *SPLITS, *_more_sizes(manifest)))
             and isinstance(manifest["fingerprint"], str)
+            and manifest.get("task", "pairs") in get_args(Task)
         )
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: not a prepared dataset, it has no {MANIFEST}") from None

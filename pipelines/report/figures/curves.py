@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 TITLE = "Learning curves"
 CAPTION = (
     "Validation {metric} of each selected configuration over the epochs: mean and range over the confirmation seeds "
-    "{confirm_seeds}, up to the first one that stopped; in panels of their own, the users' mean top-K thresholds of "
-    "losses that have them, and the mean absolute error of up to 500 users' thresholds.{others} An epoch's cost "
-    "differs between losses: a steeper curve need not be faster in seconds."
+    "{confirm_seeds}, up to the first one that stopped; in panels of their own, the users' mean thresholds of losses "
+    "that have them, and where these estimate top-K thresholds, the mean absolute error of up to 500 users'.{others} "
+    "An epoch's cost differs between losses: a steeper curve need not be faster in seconds."
 )
 
 _OF_THRESHOLDS = {THRESHOLD: "mean threshold (score)", THRESHOLD_ERROR: "threshold error (score)"}

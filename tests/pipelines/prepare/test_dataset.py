@@ -129,6 +129,12 @@ def test_manifest_of_something_else(copy, text):
         load(copy)
 
 
+def test_a_task_that_is_none(copy):
+    rewrite(copy / "manifest.json", lambda manifest: manifest.update(task="pears"))
+    with pytest.raises(InputError, match=r"manifest\.json: not the manifest of a prepared dataset"):
+        load(copy)
+
+
 def test_other_schema_version(copy):
     rewrite(copy / "manifest.json", lambda manifest: manifest.update(schema_version=2))
     with pytest.raises(InputError, match=r"schema version 2, this recloss reads 1; prepare it again"):
