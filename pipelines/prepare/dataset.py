@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.settings import Task
 from recloss.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -21,6 +20,8 @@ SPLITS = ("train", "valid", "test")
 POOL = "pool"
 SIDES = ("users", "items")
 MANIFEST = "manifest.json"
+ROWS = {"pairs": "interactions", "sequence": "interactions", "rank": "documents", "link": "edges"}
+"""What the data sets of each task have a row for."""
 
 HASHED = {"position": "<i8", "grade": "<f4", "features": "<f4"}
 """Columns of the splits that are part of the fingerprint where they are there, and as what."""
@@ -177,7 +178,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         complete = version != SCHEMA_VERSION or (
             all(isinstance(manifest["sizes"][name], int) for name in (*SIDES, *SPLITS, *_more_sizes(manifest)))
             and isinstance(manifest["fingerprint"], str)
-            and manifest.get("task", "pairs") in get_args(Task)
+            and manifest.get("task", "pairs") in ROWS
         )
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: not a prepared dataset, it has no {MANIFEST}") from None

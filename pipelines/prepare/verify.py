@@ -13,14 +13,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.doctor import Check
-from pipelines.prepare.dataset import MANIFEST, POOL, SIDES, SPLITS, Fingerprint, parts, read_manifest, shard_files
+from pipelines.prepare.dataset import (
+    MANIFEST,
+    POOL,
+    ROWS,
+    SIDES,
+    SPLITS,
+    Fingerprint,
+    parts,
+    read_manifest,
+    shard_files,
+)
 from pipelines.prepare.graphs.store import NEGATIVES, extra_files
 from pipelines.prepare.graphs.verify import extra_checks
 from pipelines.prepare.ranking.verify import whole_queries
 from pipelines.prepare.run import BAD_ROWS
 from pipelines.prepare.verify_order import Places
 from pipelines.prepare.verify_rows import out_of_range, unusable
-from pipelines.settings import TASKS
 from recloss.errors import InputError
 
 BATCH_ROWS = 2**20
@@ -97,7 +106,7 @@ class _Verification:
             left = int(self.manifest["steps"][-1]["rows"])
         except (KeyError, IndexError, TypeError, ValueError):
             return Check("manifest", False, "it does not say what the steps left", AGAIN)
-        detail = f"the last step left {left:,} {TASKS[self.task].rows}, the splits have {total:,}"
+        detail = f"the last step left {left:,} {ROWS[self.task]}, the splits have {total:,}"
         return Check("manifest", left == total, detail, AGAIN)
 
     def _ids(self, side: str) -> tuple[Check, pa.Array | None]:
@@ -177,7 +186,7 @@ class _Verification:
         problems = part.problems + ([] if part.rows == stated else [f"the manifest says {stated:,}"])
         shards = f"{part.shards} shard{'' if part.shards == 1 else 's'}"
         fine = [f"sorted, no {'pair' if self.places is None else 'position'} twice, all in range"]
-        detail = "; ".join([f"{part.rows:,} {TASKS[self.task].rows} in {shards}", *(problems[:3] or fine)])
+        detail = "; ".join([f"{part.rows:,} {ROWS[self.task]} in {shards}", *(problems[:3] or fine)])
         return Check(part.name, not problems, detail, AGAIN)
 
     def _overlap(self, seen: dict[str, _Part]) -> Check:

@@ -38,7 +38,6 @@ class TaskSpec:
         references: models that a table of its losses is read against, by name.
         defaults: dotted settings that have another default in it.
         units: what is ranked for, one by one.
-        rows: what its prepared data sets have a row for.
         ranking: a line that says how its scores come about, with ``cutoffs``, ``masking`` and ``ties``.
     """
 
@@ -57,7 +56,6 @@ class TaskSpec:
     fixed: Mapping[str, Any] = field(default_factory=lambda: {"protocol.ties": TIE_RULE})
     defaults: Mapping[str, Any] = field(default_factory=dict)
     units: str = "users"
-    rows: str = "interactions"
     references: Mapping[str, type[Any]] = field(default_factory=dict)
     ranking: str = "all items, K = {cutoffs}, {masking}, ties by {ties}"
 
@@ -160,7 +158,6 @@ TASKS: dict[Task, TaskSpec] = {
         fixed={"protocol.mask_valid": False, "protocol.ties": TIE_RULE},
         defaults={"protocol.cutoffs": [1, 3, 5, 10], "protocol.metric": "ndcg_5"},
         units="queries",
-        rows="documents",
         references=references.LIST_REFERENCES,
         ranking="the query's documents, gains 2^grade - 1, queries without a relevant document left out, "
         "K = {cutoffs}, ties by {ties}",
@@ -181,7 +178,6 @@ TASKS: dict[Task, TaskSpec] = {
         fixed={"protocol.mask_valid": False, "protocol.ties": links.LINK_TIE_RULE},
         defaults={"protocol.metric": "mrr"},
         units="edges",
-        rows="edges",
         ranking="each held-out edge among its own negatives, messages on training edges alone, K = {cutoffs}, MRR "
         "without a cut-off, an edge takes the mean rank among equal scores",
     ),

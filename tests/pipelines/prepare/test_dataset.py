@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.prepare import load, prepare
-from pipelines.prepare.dataset import Fingerprint
+from pipelines.prepare.dataset import ROWS, Fingerprint
 from pipelines.prepare.verify import verify
-from pipelines.settings import PrepareSettings
+from pipelines.settings import TASKS, PrepareSettings
 from recloss.errors import InputError
 
 
@@ -127,6 +127,10 @@ def test_manifest_of_something_else(copy, text):
     (copy / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"manifest\.json: not the manifest of a prepared dataset"):
         load(copy)
+
+
+def test_rows_of_every_task_have_a_name():
+    assert ROWS.keys() == TASKS.keys()
 
 
 def test_a_task_that_is_none(copy):
